@@ -1,0 +1,1 @@
+"""The HTTP API, and the door that pages and API stand behind."""

@@ -1,0 +1,223 @@
+"""What the API takes and gives; apart from the domain, so that one may change without the other."""
+
+from datetime import datetime
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict
+
+from dspyui.domain.compiles import Phase, TrialScore
+from dspyui.domain.engine import LMReply, PredictOutcome
+from dspyui.domain.jobs import Job, JobStatus
+from dspyui.domain.providers import KeyState
+from dspyui.domain.registry import ModelVersion, Stage
+from dspyui.domain.runs import TrackingStatus
+from dspyui.domain.uploads import UploadInfo
+from dspyui.i18n import Language
+from dspyui.services.jobs import JobView
+from dspyui.services.lms import ProviderState
+from dspyui.services.summary import CompileSummary
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ErrorResponse(_Model):
+    """What every failed request gets."""
+
+    code: str
+    message: str
+
+
+class Health(_Model):
+    """Whether the program runs, and what it knows of MLflow. The address is told only to who is let in."""
+
+    status: str = "ok"
+    version: str
+    tracking: TrackingStatus
+    tracking_address: str | None = None
+
+
+class JobItem(_Model):
+    """A job in the list; times are UTC."""
+
+    id: str
+    title: str
+    who: str
+    status: JobStatus
+    created_at: datetime
+    started_at: datetime | None
+    ended_at: datetime | None
+    attempt: int
+
+    @classmethod
+    def of(cls, job: Job) -> Self:
+        """From the domain."""
+        return cls.model_validate(job.model_dump(include=set(cls.model_fields)))
+
+
+class JobProgress(_Model):
+    """Where a compile stands: `done` of `total` rows of the phase."""
+
+    phase: Phase
+    done: int
+    total: int
+    trials: tuple[TrialScore, ...]
+
+
+class JobResponse(_Model):
+    """A job as it stands; `place` is its place in the queue, from 1, while it waits."""
+
+    job: JobItem
+    place: int | None
+    progress: JobProgress
+    summary: CompileSummary
+    error: ErrorResponse | None
+
+    @classmethod
+    def of(cls, view: JobView, summary: CompileSummary, language: Language) -> Self:
+        """From the domain; the error in the caller's language."""
+        failure, progress = view.job.failure, view.progress
+        return cls(
+            job=JobItem.of(view.job),
+            place=view.place,
+            progress=JobProgress(
+                phase=progress.phase, done=progress.done, total=progress.total, trials=progress.trials
+            ),
+            summary=summary,
+            error=ErrorResponse(code=failure.code, message=failure.sentence(language)) if failure else None,
+        )
+
+
+class JobCreated(_Model):
+    """The id of a queued job, and where to look."""
+
+    job_id: str
+    url: str
+
+
+class DataItem(_Model):
+    """A kept data set; `digest` is what a spec's `upload` takes. Of one kept by an early version less is known."""
+
+    digest: str
+    name: str
+    size: int
+    at: datetime
+    format: str | None
+    encoding: str
+    rows: int | None
+    columns: tuple[str, ...]
+
+    @classmethod
+    def of(cls, info: UploadInfo) -> Self:
+        """From the domain."""
+        return cls.model_validate(info.model_dump())
+
+
+class RegisterRequestBody(_Model):
+    """Exactly one of `run_id` and `job_id`."""
+
+    run_id: str | None = None
+    job_id: str | None = None
+    name: str
+    description: str = ""
+    stage: Stage = "None"
+
+
+class VersionResponse(_Model):
+    """A model version."""
+
+    name: str
+    version: int
+    stage: Stage
+    model_uri: str
+    url: str
+    run_id: str | None
+
+    @classmethod
+    def of(cls, version: ModelVersion) -> Self:
+        """From the domain."""
+        return cls.model_validate(version.model_dump(include=set(cls.model_fields)))
+
+
+class PredictRequestBody(_Model):
+    """Either `job_id`, or `model` with `stage`; and one row of inputs."""
+
+    job_id: str | None = None
+    model: str | None = None
+    stage: Stage | None = None
+    inputs: dict[str, Any]
+
+
+class PredictResponse(_Model):
+    """The outputs, and what they took."""
+
+    outputs: dict[str, Any]
+    lm_calls: int
+    lm_cache_hits: int
+    total_tokens: int
+    seconds: float
+
+    @classmethod
+    def of(cls, outcome: PredictOutcome) -> Self:
+        """From the service."""
+        return cls(
+            outputs=outcome.outputs,
+            lm_calls=outcome.usage.lm_calls,
+            lm_cache_hits=outcome.usage.lm_cache_hits,
+            total_tokens=outcome.usage.total_tokens,
+            seconds=outcome.seconds,
+        )
+
+
+class ProviderItem(_Model):
+    """A provider of models; `key` tells whether and where its key is set, never what it is."""
+
+    provider: str
+    variable: str
+    key: KeyState
+
+    @classmethod
+    def of(cls, found: ProviderState) -> Self:
+        """From the service."""
+        return cls(provider=found.provider.name, variable=found.variable, key=found.state)
+
+
+class LMsResponse(_Model):
+    """The models that can be called now, and the providers that are known."""
+
+    models: tuple[str, ...]
+    providers: tuple[ProviderItem, ...]
+
+
+class LMTestRequestBody(_Model):
+    """A language model as in a spec; what is left out has the spec's default."""
+
+    model: str
+    api_base: str | None = None
+    api_key_env: str | None = None
+    temperature: float | None = None
+    max_tokens: int | None = None
+    timeout: float | None = None
+
+
+class LMTestResponse(_Model):
+    """What a model answered to a test; `cost` is in US dollars, None when its price is not known."""
+
+    reply: str
+    seconds: float
+    input_tokens: int
+    output_tokens: int
+    cost: float | None
+
+    @classmethod
+    def of(cls, reply: LMReply) -> Self:
+        """From the service."""
+        used = reply.usage
+        return cls(
+            reply=reply.text,
+            seconds=reply.seconds,
+            input_tokens=used.input_tokens,
+            output_tokens=used.output_tokens,
+            cost=used.cost,
+        )

@@ -1,0 +1,371 @@
+"""The one join of adapters to services, and the door through which child processes come in.
+
+Heavy libraries (DSPy, MLflow, DBOS) are imported by their adapters when they are first used, never here:
+the page is up before they are.
+"""
+
+import getpass
+import json
+import os
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TextIO
+
+from dspyui.adapters.dbos_jobs.queue import DbosJobQueue
+from dspyui.adapters.dspy_engine.prices import ListedPrices
+from dspyui.adapters.dspy_engine.runner import ChildRunner, answer, answer_test
+from dspyui.adapters.files.artifacts import FileArtifactWriter
+from dspyui.adapters.files.atomic import find_no_room
+from dspyui.adapters.files.batch_inputs import FileInputReader
+from dspyui.adapters.files.batches import FileBatchStore
+from dspyui.adapters.files.folder import FileDataFolder
+from dspyui.adapters.files.jobs import FileJobStore
+from dspyui.adapters.files.metrics import FileMetrics
+from dspyui.adapters.files.programs import FileProgramStore
+from dspyui.adapters.files.tables import FileTableReader
+from dspyui.adapters.files.uploads import FileUploadStore
+from dspyui.adapters.local_stack.local_lm import LocalLMServer
+from dspyui.adapters.local_stack.mlflow_server import MlflowServer
+from dspyui.adapters.local_stack.ports import is_free, port_holder
+from dspyui.adapters.mlflow_store.registry import MlflowModelRegistry
+from dspyui.adapters.mlflow_store.run_list import MlflowRunLibrary
+from dspyui.adapters.mlflow_store.runs import MlflowRunStore
+from dspyui.adapters.mlflow_store.spool import FileTraceSink
+from dspyui.domain.engine import CallGate
+from dspyui.domain.jobs import ChildOutcome, JobFailure, JobKind
+from dspyui.domain.limits import CallLimiter
+from dspyui.domain.lms import LMRoles, LocalLM
+from dspyui.domain.metrics import MetricSpec
+from dspyui.domain.providers import secret_variables
+from dspyui.errors import DSPyUIError
+from dspyui.services import Services
+from dspyui.services.batch_records import batch_record
+from dspyui.services.batch_rows import Tracing
+from dspyui.services.batch_run import BatchRun
+from dspyui.services.batches import BatchFiles, BatchService
+from dspyui.services.compile import CompileRun
+from dspyui.services.data import DataService
+from dspyui.services.jobs import JobService
+from dspyui.services.keys import KeyRules
+from dspyui.services.lms import LMService
+from dspyui.services.local_lm import ensure_for_job
+from dspyui.services.metrics import MetricService
+from dspyui.services.model_source import ModelSource
+from dspyui.services.predict import PredictService
+from dspyui.services.record import RecordService
+from dspyui.services.register import RegisterService
+from dspyui.services.reuse import ReuseService
+from dspyui.services.runs import RunService
+from dspyui.settings import Settings
+
+if TYPE_CHECKING:
+    from dspyui.adapters.dspy_engine.engine import DspyEngine
+
+__all__ = ["App", "is_free", "make_app", "port_holder", "system_user"]
+
+# How a child learns where the bundled model's server is.
+LOCAL_LM_URL = "DSPYUI_INTERNAL_LOCAL_LM_URL"
+
+
+def system_user() -> str:
+    """Who runs this process, for audit records."""
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):
+        return "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class App:
+    """The services, and the life of what stands behind them."""
+
+    services: Services
+    queue: DbosJobQueue
+    runner: ChildRunner
+
+    def start_background(self, *, works: bool) -> None:
+        """Look for MLflow, join the queue (`works`: and run its jobs), send what waits. Takes a second or two."""
+        self.services.tracking.start()
+        self.queue.start(works=works)
+        self.services.record.start()
+        if self.services.settings.mlflow_enabled:
+            threading.Thread(target=_warm_mlflow, name="warm-mlflow", daemon=True).start()
+
+    def close(self) -> None:
+        """Stop this process's children, and the local servers if nobody else holds them."""
+        self.runner.close()
+        self.queue.close()
+        self.services.record.close()
+        self.services.tracking.close()
+        self.services.local_lm.close()
+
+
+def _warm_mlflow() -> None:
+    from dspyui.adapters.mlflow_store.client import warm
+
+    warm()
+
+
+def make_app(settings: Settings) -> App:
+    """Put everything together; nothing is started and nothing heavy imported."""
+    home = settings.home.resolve()
+    jobs = FileJobStore(home)
+    programs = FileProgramStore(home)
+    uploads = FileUploadStore(home)
+    tracking = MlflowServer(settings)
+    local_lm = LocalLMServer(settings)
+    runs = MlflowRunStore(settings, tracking)
+    registry = MlflowModelRegistry(settings, tracking)
+    batches = FileBatchStore(jobs)
+    record = RecordService(
+        settings, jobs, runs, tracking, others={"batch": lambda job: batch_record(job, jobs, batches)}
+    )
+    metrics = MetricService(settings, FileMetrics(home))
+    queue = DbosJobQueue(
+        settings,
+        jobs,
+        command=lambda job_id: [sys.executable, "-m", "dspyui.bootstrap", jobs.get(job_id).kind, job_id],
+        prepare=lambda job_id: _child_environment(settings, jobs, job_id, local_lm, metrics),
+        on_change=lambda _job_id: record.wake(),
+    )
+    runner = ChildRunner(settings, local_lm, LOCAL_LM_URL)
+    data = DataService(FileTableReader(max_bytes=settings.max_upload_mb * 1024**2), uploads)
+    services = Services(
+        settings=settings,
+        tracking=tracking,
+        local_lm=local_lm,
+        lms=LMService(settings, runner, ListedPrices()),
+        data=data,
+        metrics=metrics,
+        batches=BatchService(
+            jobs,
+            batches,
+            queue,
+            ModelSource(registry, runs, programs, api_base=settings.lm_api_base),
+            BatchFiles(FileInputReader(), uploads),
+            metrics,
+            settings,
+        ),
+        jobs=JobService(
+            jobs,
+            queue,
+            data,
+            metrics,
+            keys=KeyRules.of(settings),
+            wants_record=record.wanted,
+            on_described=record.wake,
+        ),
+        predict=PredictService(
+            programs,
+            registry,
+            runner,
+            metrics,
+            keys=KeyRules.of(settings),
+            api_base=settings.lm_api_base,
+        ),
+        record=record,
+        register=RegisterService(runs, registry, record, jobs),
+        reuse=ReuseService(jobs, runs, data, metrics),
+        runs=runs,
+        run_list=RunService(MlflowRunLibrary(settings, tracking)),
+        registry=registry,
+        job_store=jobs,
+        programs=programs,
+        uploads=uploads,
+        folder=FileDataFolder(home),
+    )
+    return App(services=services, queue=queue, runner=runner)
+
+
+# What each kind of job asks for: its LMs, and the metrics that may be a person's own.
+_NEEDS: Mapping[JobKind, Callable[[FileJobStore, str], tuple[LMRoles, Sequence[MetricSpec]]]] = {
+    "compile": lambda jobs, job_id: ((spec := jobs.spec(job_id)).lms, spec.metrics),
+    "batch": lambda jobs, job_id: _batch_needs(FileBatchStore(jobs), job_id),
+}
+
+
+def _batch_needs(batches: FileBatchStore, job_id: str) -> tuple[LMRoles, Sequence[MetricSpec]]:
+    spec, program = batches.spec(job_id), batches.model(job_id).program
+    own = (spec.metric,) if spec.metric else ()
+    return spec.lms(program), (*program.metrics, *own)
+
+
+def _child_environment(
+    settings: Settings, jobs: FileJobStore, job_id: str, local_lm: LocalLM, metrics: MetricService
+) -> Mapping[str, str]:
+    kind = jobs.get(job_id).kind
+    lms, asked = _NEEDS[kind](jobs, job_id)
+    settings.keys.mark_secret(secret_variables(lms))
+    # Again: a job that is picked up after a restart, or by another process, may have lost a key that was typed in,
+    # and the program may be open to others by now.
+    KeyRules.of(settings).check(lms)
+    metrics.check(asked)
+    if kind == "compile":
+        # A metric's file may have been changed while the job waited: the record tells of the one that scores.
+        jobs.write_digests(job_id, {**jobs.spec(job_id).digests, **metrics.digests(asked)})
+    environment = settings.worker_environment()
+    if lms.uses_local:
+        environment[LOCAL_LM_URL] = ensure_for_job(job_id, jobs, local_lm)
+    return environment
+
+
+# Child processes.
+
+
+def job_child(kind: JobKind, job_id: str, out: TextIO) -> int:
+    """Run the job of a folder; the last line on `out` is the outcome. Returns the exit code."""
+    from dspyui.adapters.dbos_jobs.child import die_with_parent
+
+    die_with_parent()
+    settings = Settings.load()
+    jobs = FileJobStore(settings.home)
+    settings.keys.mark_secret(secret_variables(_NEEDS[kind](jobs, job_id)[0]))
+    with jobs.lock_job(job_id, seconds=60):
+        outcome = _outcome(settings, jobs, job_id, _CHILDREN[kind])
+    print(outcome.model_dump_json(), file=out, flush=True)
+    return 0 if outcome.status == "done" else 1
+
+
+def _outcome(
+    settings: Settings, jobs: FileJobStore, job_id: str, work: "Callable[[Settings, FileJobStore, str], None]"
+) -> ChildOutcome:
+    try:
+        work(settings, jobs, job_id)
+    except DSPyUIError as exc:
+        return _failed(exc.code, exc.values, settings)
+    except Exception as exc:  # noqa: BLE001 - the child's last line must tell the parent what happened
+        if full := find_no_room(exc, jobs.folder(job_id)):
+            return _failed(full.code, full.values, settings)
+        return _failed("job.unexpected", {"problem": f"{type(exc).__name__}: {exc}"}, settings)
+    return ChildOutcome(status="done")
+
+
+def _compile(settings: Settings, jobs: FileJobStore, job_id: str) -> None:
+    folder = jobs.folder(job_id) / "traces"
+    # An earlier attempt's traces are of calls that this attempt makes again.
+    for left in folder.glob("*") if folder.is_dir() else ():
+        left.unlink()
+    traced = settings.mlflow_enabled and settings.mlflow_log_traces
+    eval_sink = FileTraceSink(folder) if traced and settings.mlflow_log_traces_from_eval else None
+    compile_sink = FileTraceSink(folder) if traced and settings.mlflow_log_traces_from_compile else None
+    try:
+        engine = _engine(settings, jobs.spec(job_id).lms, compile_sink)
+        CompileRun(
+            job_id,
+            jobs=jobs,
+            programs=FileProgramStore(settings.home),
+            artifacts=FileArtifactWriter(jobs),
+            engine=engine,
+            eval_sink=eval_sink,
+        ).run()
+    finally:
+        for sink in (eval_sink, compile_sink):
+            if sink is not None:
+                sink.close()
+
+
+def _batch(settings: Settings, jobs: FileJobStore, job_id: str) -> None:
+    batches, uploads = FileBatchStore(jobs), FileUploadStore(settings.home)
+    spec = batches.spec(job_id)
+    limiter = CallLimiter(spec.concurrency, requests=spec.requests_per_minute, tokens=spec.tokens_per_minute)
+    lms = spec.lms(batches.model(job_id).program)
+    engine = _engine(settings, lms, None, gate=limiter)
+    # The traces of an earlier attempt stay: its rows are not asked again.
+    traced = settings.mlflow_enabled and settings.mlflow_log_traces
+    sink = FileTraceSink(jobs.folder(job_id) / "traces") if traced else None
+    share = settings.trace_sample if spec.trace_sample is None else spec.trace_sample
+    try:
+        BatchRun(
+            job_id,
+            jobs=jobs,
+            batches=batches,
+            open_input=BatchFiles(FileInputReader(), uploads).open,
+            engine=engine,
+            limiter=limiter,
+            tracing=Tracing(sink, share) if sink is not None else None,
+        ).run()
+    finally:
+        if sink is not None:
+            sink.close()
+
+
+_CHILDREN: "Mapping[JobKind, Callable[[Settings, FileJobStore, str], None]]" = {
+    "compile": _compile,
+    "batch": _batch,
+}
+
+
+def _failed(code: str, values: Mapping[str, object], settings: Settings) -> ChildOutcome:
+    shown = {name: _redacted(value, settings) for name, value in values.items()}
+    detail = settings.redact(traceback.format_exc())[-8000:]
+    return ChildOutcome(status="failed", failure=JobFailure(code=code, values=shown, detail=detail))
+
+
+def _redacted(value: object, settings: Settings) -> object:
+    if isinstance(value, Mapping):
+        return {name: _redacted(inner, settings) for name, inner in value.items()}
+    return settings.redact(value) if isinstance(value, str) else value
+
+
+def predict_child(asked: TextIO, out: TextIO, answer: Callable[..., dict[str, Any]]) -> int:
+    """Do one thing: a request document on a line of stdin, an answer on one of `out`. Returns the exit code."""
+    from dspyui.adapters.dbos_jobs.child import die_with_parent
+
+    document = json.loads(asked.readline())
+    die_with_parent()
+    settings = Settings.load()
+
+    def make_engine(lms: LMRoles) -> "DspyEngine":
+        settings.keys.mark_secret(secret_variables(lms))
+        return _engine(settings, lms, None)
+
+    try:
+        reply = answer(document, make_engine)
+    except DSPyUIError as exc:
+        failure = _failed(exc.code, exc.values, settings).failure
+        reply = {"failure": failure.model_dump(mode="json") if failure else None}
+    print(json.dumps(reply), file=out, flush=True)
+    return 0
+
+
+def _engine(
+    settings: Settings,
+    lms: LMRoles,
+    compile_sink: FileTraceSink | None,
+    *,
+    gate: CallGate | None = None,
+) -> "DspyEngine":
+    from dspyui.adapters.dspy_engine.engine import DspyEngine
+
+    return DspyEngine(
+        lms,
+        environment=settings.child_environment,
+        cache_folder=settings.home / "cache" / "lm",
+        local_base_url=settings.child_environment.get(LOCAL_LM_URL),
+        compile_sink=compile_sink,
+        metric_files=FileMetrics(settings.home),
+        gate=gate,
+    )
+
+
+def child_main(arguments: Sequence[str]) -> int:
+    """`python -m dspyui.bootstrap compile JOB_ID`, `… batch JOB_ID`, `… predict`, `… test-lm`; for children only."""
+    # Libraries print; stdout carries only our own lines.
+    out = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    match arguments:
+        case [("compile" | "batch") as kind, job_id]:
+            return job_child(kind, job_id, out)
+        case ["predict"]:
+            return predict_child(sys.stdin, out, answer)
+        case ["test-lm"]:
+            return predict_child(sys.stdin, out, answer_test)
+        case _:
+            return 2
+
+
+if __name__ == "__main__":
+    sys.exit(child_main(sys.argv[1:]))

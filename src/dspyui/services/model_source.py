@@ -1,0 +1,91 @@
+"""Programs by the name a person gives them: a model version, a Run, a job, a file."""
+
+from pathlib import Path
+from typing import Final
+
+from dspyui.domain.batches import BatchModel
+from dspyui.domain.programs import CompiledProgram
+from dspyui.domain.registry import OWN_ADDRESS_TAG, STAGE_ALIASES, STAGES, ModelRegistry, ModelVersion, Stage
+from dspyui.domain.runs import RunStore
+from dspyui.domain.storage import ProgramStore
+from dspyui.errors import BadRequestError, NotFoundError
+
+_MAX_PROGRAM: Final = 256 * 1024 * 1024
+
+
+class ModelSource:
+    """Finds the program that `models:/…`, `runs:/…`, `job:…` or a path names."""
+
+    def __init__(
+        self, registry: ModelRegistry, runs: RunStore, programs: ProgramStore, *, api_base: str | None
+    ) -> None:
+        """`api_base`: the address for versions that were compiled against an address of somebody's own."""
+        self._registry = registry
+        self._runs = runs
+        self._programs = programs
+        self._api_base = api_base
+
+    def get(self, model: str, *, has_own_lm: bool = False) -> BatchModel:
+        """The program with where it came from. `has_own_lm`: another LM will answer, so its own needs no address.
+
+        Raises NotFoundError, BadRequestError for what is no program, UnavailableError when MLflow is away.
+        """
+        wanted = model.strip()
+        if wanted.startswith("models:/"):
+            return self._of_version(wanted, has_own_lm=has_own_lm)
+        if wanted.startswith("runs:/"):
+            run_id = wanted.removeprefix("runs:/").partition("/")[0]
+            program = CompiledProgram.from_json(self._runs.program(run_id), where=f"Run {run_id}")
+            return BatchModel(program=program, uri=f"runs:/{run_id}", name=program.spec.name, run_id=run_id)
+        if wanted.startswith("job:"):
+            program = self._programs.get(wanted.removeprefix("job:"))
+            return BatchModel(program=program, uri=wanted, name=program.spec.name)
+        program = _from_file(wanted)
+        # The folder is nobody else's business: the name stands in MLflow.
+        return BatchModel(program=program, uri=Path(wanted).name, name=program.spec.name)
+
+    def _of_version(self, uri: str, *, has_own_lm: bool) -> BatchModel:
+        version = self._version(uri)
+        program = self._registry.program(version)
+        if version.tags.get(OWN_ADDRESS_TAG) == "true" and program.lm.api_base is None and not has_own_lm:
+            # Not to the provider's public address instead: it was somebody's own server.
+            if self._api_base is None:
+                raise BadRequestError("predict.address_needed", name=version.name, model=program.lm.model)
+            program = program.at(self._api_base)
+        return BatchModel(
+            program=program,
+            uri=version.model_uri,
+            name=version.name,
+            version=version.version,
+            run_id=version.run_id,
+        )
+
+    def _version(self, uri: str) -> ModelVersion:
+        path = uri.removeprefix("models:/")
+        name, slash, which = path.rpartition("/")
+        if slash and which.isdecimal():
+            return self._registry.get_version(name, int(which))
+        if slash and (stage := _stage_of(which)):
+            return self._registry.get_by_stage(name, stage)
+        name, at, alias = path.rpartition("@")
+        stages: dict[str, Stage] = {known: stage for stage, known in STAGE_ALIASES.items()}
+        if at and name and alias in stages:
+            return self._registry.get_by_stage(name, stages[alias])
+        raise BadRequestError("batch.model_uri", uri=uri, stages=", ".join(STAGES[1:]))
+
+
+def _stage_of(word: str) -> Stage | None:
+    return next((stage for stage in STAGES if stage.lower() == word.lower()), None)
+
+
+def _from_file(path: str) -> CompiledProgram:
+    file = Path(path).expanduser()
+    try:
+        if file.stat().st_size > _MAX_PROGRAM:
+            raise BadRequestError("batch.model_file", path=path, problem="too large")
+        text = file.read_text(encoding="utf-8")
+    except (FileNotFoundError, NotADirectoryError) as exc:
+        raise NotFoundError("batch.model_missing", path=path) from exc
+    except (OSError, UnicodeDecodeError) as exc:
+        raise BadRequestError("batch.model_file", path=path, problem=str(exc)) from exc
+    return CompiledProgram.from_json(text, where=file.name)

@@ -1,0 +1,132 @@
+"""What the pages about Runs show, worked out from the domain. Pure."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from string import ascii_uppercase
+from typing import Any, Final, Self, get_args
+from urllib.parse import quote, urlencode
+
+from dspyui.domain.comparisons import Estimate
+from dspyui.domain.intervals import Difference
+from dspyui.domain.optimizers import OPTIMIZERS
+from dspyui.domain.programs import MODULES
+from dspyui.domain.run_list import MAX_FILTER, RunQuery, RunSort
+from dspyui.domain.runs import RunInfo, RunStatus
+from dspyui.i18n import Text
+from dspyui.ui import formats
+
+STATES: Final[tuple[RunStatus, ...]] = get_args(RunStatus)
+MODULE_LABELS: Final = tuple(info.label for info in MODULES.values())
+OPTIMIZER_LABELS: Final = tuple(info.label for info in OPTIMIZERS.values())
+# Short names of Runs that stand beside each other.
+LETTERS: Final = ascii_uppercase
+
+
+@dataclass(frozen=True, slots=True)
+class AskedRuns:
+    """The list's address: what stands behind the question mark."""
+
+    name: str = ""
+    program: str = ""
+    lm: str = ""
+    state: str = ""
+    module: str = ""
+    optimizer: str = ""
+    sort: str = ""
+    order: str = ""
+    deleted: str = ""
+
+    @classmethod
+    def of(cls, given: Mapping[str, str]) -> Self:
+        """From the address's parameters; others are none of ours."""
+        return cls(**{field.name: given.get(field.name, "") for field in fields(cls)})
+
+    def query(self) -> RunQuery:
+        """The query; what is not known is left out, for an address may come from another version."""
+        sort: RunSort = next((name for name in get_args(RunSort) if name == self.sort), "started")
+        return RunQuery(
+            name=self.name[:MAX_FILTER],
+            program=self.program[:MAX_FILTER],
+            lm=self.lm[:MAX_FILTER],
+            state=next((state for state in STATES if state == self.state), None),
+            module=self.module if self.module in MODULE_LABELS else None,
+            optimizer=self.optimizer if self.optimizer in OPTIMIZER_LABELS else None,
+            deleted=self.deleted == "1",
+            sort=sort,
+            descending=self.order != "up",
+        )
+
+
+def address_of(query: RunQuery) -> str:
+    """The address that shows this query."""
+    plain = RunQuery()
+    wanted: Mapping[str, Any] = {
+        "name": query.name,
+        "program": query.program,
+        "lm": query.lm,
+        "state": query.state,
+        "module": query.module,
+        "optimizer": query.optimizer,
+        "sort": query.sort if query.sort != plain.sort else "",
+        "order": "" if query.descending else "up",
+        "deleted": "1" if query.deleted else "",
+    }
+    text = urlencode({name: value for name, value in wanted.items() if value})
+    return f"/runs?{text}" if text else "/runs"
+
+
+def compare_address(run_ids: list[str]) -> str:
+    """The page that shows Runs side by side."""
+    return f"/runs/compare?{urlencode({'ids': ','.join(run_ids)}, safe=',')}"
+
+
+def version_path(name: str, number: int) -> str:
+    """The page of a model version. A name may hold anything a path may not."""
+    return f"/models/{quote(name, safe='')}/{number}"
+
+
+def optimizer_name(label: str | None, text: Text) -> str:
+    """An optimizer as a Run is recorded with it, for people."""
+    if label is None:
+        return "–"
+    return text("optimizer.none.label") if label == OPTIMIZERS["none"].label else label
+
+
+def difference(info: RunInfo) -> tuple[str, str]:
+    """What the optimizer gained, and its interval in brackets; an empty text where there is none."""
+    gained = info.metrics.get("score_improvement")
+    if gained is None:
+        return "–", ""
+    low, high = (info.metrics.get(f"score_improvement_ci_{end}") for end in ("low", "high"))
+    return formats.signed(gained), "" if low is None or high is None else f"[{between(low, high)}]"
+
+
+def seconds(info: RunInfo) -> float | None:
+    """How long the compile took: what it recorded, else from MLflow's start to its end."""
+    if "duration_seconds" in info.metrics:
+        return info.metrics["duration_seconds"]
+    if info.started_at is None or info.ended_at is None:
+        return None
+    return (info.ended_at - info.started_at).total_seconds()
+
+
+def between(low: float, high: float) -> str:
+    """Bounds of a difference, with their signs."""
+    return f"{formats.signed(low)} … {formats.signed(high)}"
+
+
+def interval(found: Difference) -> str:
+    """Its interval; a dash when there is none."""
+    return "–" if found.low is None or found.high is None else between(found.low, found.high)
+
+
+def estimate(found: Estimate | None) -> str:
+    """A score with its interval."""
+    if found is None:
+        return "–"
+    return f"{formats.score(found.value)} [{formats.score(found.low)} … {formats.score(found.high)}]"
+
+
+def p_value(value: float) -> str:
+    """To three places; a very small one as an upper bound."""
+    return "< 0.001" if value < 0.001 else f"= {value:.3f}"

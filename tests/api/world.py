@@ -1,0 +1,373 @@
+"""Services for the API's tests: real files in a temporary folder, in-memory everything that would start a process."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from threading import Event
+
+from dspyui.adapters.dspy_engine.prices import ListedPrices
+from dspyui.adapters.files.batch_inputs import FileInputReader
+from dspyui.adapters.files.batches import FileBatchStore
+from dspyui.adapters.files.folder import FileDataFolder
+from dspyui.adapters.files.jobs import FileJobStore
+from dspyui.adapters.files.metrics import FileMetrics
+from dspyui.adapters.files.programs import FileProgramStore
+from dspyui.adapters.files.tables import FileTableReader
+from dspyui.adapters.files.uploads import FileUploadStore
+from dspyui.domain.compiles import ChatMessage, CompileResult, CompileSpec, Evaluation, RowResult, Usage
+from dspyui.domain.engine import LMReply, PredictOutcome
+from dspyui.domain.intervals import Difference
+from dspyui.domain.jobs import JobFailure
+from dspyui.domain.lms import LMSpec, LocalLMState
+from dspyui.domain.optimizers import OptimizerSpec
+from dspyui.domain.programs import CompiledProgram
+from dspyui.domain.registry import ModelRegistry, ModelVersion
+from dspyui.domain.runs import RunInfo, RunLink, TrackingState
+from dspyui.domain.splits import Splits
+from dspyui.errors import CancelledError, FailedError, NotFoundError, UnavailableError
+from dspyui.services import Services
+from dspyui.services.batches import BatchFiles, BatchService
+from dspyui.services.data import DataService
+from dspyui.services.documents import spec_of
+from dspyui.services.jobs import JobService
+from dspyui.services.keys import KeyRules
+from dspyui.services.lms import LMService
+from dspyui.services.metrics import MetricService
+from dspyui.services.model_source import ModelSource
+from dspyui.services.predict import PredictService
+from dspyui.services.record import RecordService
+from dspyui.services.register import RegisterService
+from dspyui.services.reuse import ReuseService
+from dspyui.services.runs import RunService
+from dspyui.settings import Settings
+from tests.contracts.library import MemoryLibrary
+
+DOCUMENT = {
+    "program": {
+        "name": "产品 extraction/1",
+        "signature": {"inputs": [{"name": "message"}], "outputs": [{"name": "product"}]},
+    },
+    "optimizer": {"kind": "none"},
+    "data": {"rows": [{"message": f"m{n}", "product": f"p{n}"} for n in range(12)]},
+}
+MLFLOW = "http://127.0.0.1:5999"
+T0 = datetime(2026, 11, 23, 8, 0, tzinfo=UTC)
+
+
+class MemoryQueue:
+    """Remembers what it was asked; a job is cancelled at once."""
+
+    def __init__(self, jobs: FileJobStore) -> None:
+        self.submitted: list[str] = []
+        self._jobs = jobs
+
+    def start(self, *, works: bool) -> None: ...
+
+    def submit(self, job_id: str) -> None:
+        self.submitted.append(job_id)
+
+    def run_here(self, job_id: str) -> None:
+        self.submitted.append(job_id)
+
+    def cancel(self, job_id: str) -> None:
+        self._jobs.update(
+            job_id, lambda job: job.model_copy(update={"status": "cancelled", "cancel_requested": True})
+        )
+
+    def release(self, job_id: str) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class FixedTracking:
+    """A server that is ready, or away."""
+
+    def __init__(self) -> None:
+        self.now = TrackingState(status="ready", address=MLFLOW, origin="local", version="3.17.2")
+
+    def start(self) -> None: ...
+
+    def state(self) -> TrackingState:
+        return self.now
+
+    def address(self) -> str:
+        if self.now.status != "ready":
+            raise UnavailableError("record.tracking_off")
+        return MLFLOW
+
+    def wait(self, seconds: float) -> TrackingState:
+        return self.now
+
+    def start_local(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class NoLocalLM:
+    """Switched off."""
+
+    def ensure(self) -> str:
+        raise UnavailableError("record.tracking_off")
+
+    def state(self) -> LocalLMState:
+        return LocalLMState(status="off")
+
+    def close(self) -> None: ...
+
+
+class EchoRunner:
+    """Answers every output field with the first input in capitals."""
+
+    def predict(self, program, lms, inputs) -> tuple[PredictOutcome | None, str]:
+        word = str(next(iter(inputs.values()))).upper()
+        outcome = PredictOutcome(
+            outputs={field.name: word for field in program.spec.signature.outputs},
+            prompt=(ChatMessage(role="user", content=word),),
+            usage=Usage(lm_calls=1, input_tokens=5, output_tokens=2),
+            seconds=0.25,
+        )
+        return outcome, ""
+
+
+class EchoTester:
+    """Answers OK; a model whose name ends in `bad` is refused by its provider, one in `slow` waits to be cancelled."""
+
+    def __init__(self) -> None:
+        self.asked: list[LMSpec] = []
+
+    def test(self, lm: LMSpec, cancelled: Event) -> LMReply:
+        self.asked.append(lm)
+        if lm.model.endswith("bad"):
+            raise FailedError("engine.auth", model=lm.model, problem="no such key")
+        if lm.model.endswith("slow"):
+            cancelled.wait(20)
+            raise CancelledError("predict.cancelled")
+        used = Usage(lm_calls=1, input_tokens=9, output_tokens=1, cost=0.0)
+        return LMReply(text="OK", seconds=0.25, usage=used)
+
+
+class MemoryRuns:
+    """Runs as `send` made them, and the programs in the job folders."""
+
+    def __init__(self, programs: FileProgramStore) -> None:
+        self._programs = programs
+        self.runs: dict[str, RunInfo] = {}
+        self.specs: dict[str, str] = {}
+        self.rows: dict[str, Splits] = {}
+
+    def send(self, record) -> RunLink:
+        run_id = f"run-{record.job_id}"
+        link = RunLink(run_id=run_id, experiment_id="1", url=f"{MLFLOW}/#/experiments/1/runs/{run_id}")
+        self.runs[run_id] = RunInfo(
+            run_id=run_id,
+            experiment_id="1",
+            url=link.url,
+            name=record.name,
+            status=record.status,
+            job_id=record.job_id,
+            started_at=record.started_at,
+            ended_at=record.ended_at,
+            params=record.params,
+            metrics=record.metrics,
+            tags=record.tags,
+        )
+        return link
+
+    def get_run(self, run_id: str) -> RunInfo:
+        if run_id not in self.runs:
+            raise NotFoundError("job.unknown", job_id=run_id)
+        return self.runs[run_id]
+
+    def search_runs(self, *, limit: int = 100) -> Sequence[RunInfo]:
+        return tuple(self.runs.values())[:limit]
+
+    def program(self, run_id: str) -> str:
+        return self._programs.get(self.get_run(run_id).job_id or "").to_json()
+
+    def input_example(self, run_id: str) -> dict[str, str]:
+        return {"message": "m1"}
+
+    def spec(self, run_id: str) -> str:
+        if run_id not in self.specs:
+            raise NotFoundError("run.no_spec", run_id=run_id, path="spec/compile.yaml")
+        return self.specs[run_id]
+
+    def splits(self, run_id: str) -> Splits:
+        if run_id not in self.rows:
+            raise NotFoundError("run.no_data", run_id=run_id)
+        return self.rows[run_id]
+
+    def describe(self, run_id: str, *, name: str, note: str | None) -> None:
+        tags = {} if note is None else {"mlflow.note.content": note}
+        run = self.get_run(run_id)
+        self.runs[run_id] = run.model_copy(update={"name": name, "tags": {**run.tags, **tags}})
+
+    def send_traces(self, folder, link) -> tuple[int, int]:
+        return 0, 0
+
+
+class MemoryRegistry:
+    """Versions in a list; Staging and Production are held by the one that got them last."""
+
+    def __init__(self) -> None:
+        self.kept: list[tuple[ModelVersion, CompiledProgram]] = []
+        self.who: list[str] = []
+
+    def register(self, request, program, *, tags, input_example) -> ModelVersion:
+        number = 1 + sum(version.name == request.name for version, _ in self.kept)
+        version = ModelVersion(
+            name=request.name,
+            version=number,
+            stage=request.stage,
+            description=request.description,
+            run_id=request.run_id,
+            created_at=T0,
+            model_uri=f"models:/{request.name}/{number}",
+            url=f"{MLFLOW}/#/models/{request.name}/versions/{number}",
+            tags=tags,
+        )
+        self.kept.append((version, program))
+        self.who.append(request.who)
+        return version
+
+    def get_version(self, name: str, version: int) -> ModelVersion:
+        return self._find(lambda kept: (kept.name, kept.version) == (name, version))
+
+    def get_by_stage(self, name: str, stage: str) -> ModelVersion:
+        return self._find(lambda kept: (kept.name, kept.stage) == (name, stage))
+
+    def _find(self, fits) -> ModelVersion:
+        for version, _program in reversed(self.kept):
+            if fits(version):
+                return version
+        raise NotFoundError("job.unknown", job_id="version")
+
+    def search_versions(self, name: str | None = None) -> Sequence[ModelVersion]:
+        return [version for version, _ in reversed(self.kept) if name in {None, version.name}]
+
+    def set_stage(self, name, version, stage, *, who, why="") -> ModelVersion:
+        raise NotFoundError("job.unknown", job_id="version")
+
+    def program(self, version: ModelVersion) -> CompiledProgram:
+        return next(program for kept, program in self.kept if kept == version)
+
+
+class World:
+    """Everything of one test."""
+
+    def __init__(self, settings: Settings) -> None:
+        home = settings.home
+        self.settings = settings
+        self.jobs = FileJobStore(home)
+        self.queue = MemoryQueue(self.jobs)
+        self.programs = FileProgramStore(home)
+        self.tracking = FixedTracking()
+        self.runs = MemoryRuns(self.programs)
+        self.registry: ModelRegistry = MemoryRegistry()
+        self.library = MemoryLibrary(self.runs, self.registry)
+        self.tester = EchoTester()
+        uploads = FileUploadStore(home)
+        data = DataService(FileTableReader(max_bytes=settings.max_upload_mb * 1024**2), uploads)
+        record = RecordService(settings, self.jobs, self.runs, self.tracking)
+        metrics = MetricService(settings, FileMetrics(home))
+        self.services = Services(
+            settings=settings,
+            tracking=self.tracking,
+            local_lm=NoLocalLM(),
+            lms=LMService(settings, self.tester, ListedPrices()),
+            data=data,
+            metrics=metrics,
+            batches=BatchService(
+                self.jobs,
+                FileBatchStore(self.jobs),
+                self.queue,
+                ModelSource(self.registry, self.runs, self.programs, api_base=None),
+                BatchFiles(FileInputReader(), uploads),
+                metrics,
+                settings,
+            ),
+            jobs=JobService(
+                self.jobs,
+                self.queue,
+                data,
+                metrics,
+                keys=KeyRules.of(settings),
+                wants_record=True,
+                on_described=record.wake,
+            ),
+            predict=PredictService(
+                self.programs, self.registry, EchoRunner(), metrics, keys=KeyRules.of(settings)
+            ),
+            record=record,
+            register=RegisterService(self.runs, self.registry, record, self.jobs),
+            reuse=ReuseService(self.jobs, self.runs, data, metrics),
+            runs=self.runs,
+            run_list=RunService(self.library),
+            registry=self.registry,
+            job_store=self.jobs,
+            programs=self.programs,
+            uploads=uploads,
+            folder=FileDataFolder(home),
+        )
+
+    def submitted(self, **changes: object) -> str:
+        """A queued job's id."""
+        return self.services.jobs.submit(spec(**changes), who="tester").id
+
+    def done(self) -> str:
+        """A finished job's id, with its program."""
+        job_id = self.submitted()
+        self.programs.keep(job_id, program())
+        self.jobs.write_result(job_id, result())
+        self.jobs.update(
+            job_id,
+            lambda job: job.model_copy(
+                update={"status": "done", "started_at": T0, "ended_at": T0 + timedelta(seconds=12.5)}
+            ),
+        )
+        return job_id
+
+    def failed(self) -> str:
+        """A failed job's id."""
+        job_id = self.submitted()
+        failure = JobFailure(code="job.unexpected", values={"problem": "no such luck"})
+        self.jobs.update(job_id, lambda job: job.model_copy(update={"status": "failed", "failure": failure}))
+        return job_id
+
+
+def spec(**changes: object) -> CompileSpec:
+    """The document above, with changes at its top level."""
+    return spec_of({**DOCUMENT, **changes})
+
+
+def program() -> CompiledProgram:
+    """What a compile of it made."""
+    asked = spec()
+    return CompiledProgram(
+        spec=asked.program,
+        optimizer=OptimizerSpec(kind="none"),
+        lm=LMSpec(),
+        state={},
+        signature_digest=asked.program.signature.digest(),
+    )
+
+
+def result() -> CompileResult:
+    """Baseline 0.25, optimised 0.75."""
+
+    def evaluation(score: float) -> Evaluation:
+        row = RowResult(
+            index=0, inputs={"message": "m"}, expected={"product": "p"}, predicted={"product": "p"},
+            score=score, by_field={"product": score},
+        )  # fmt: skip
+        return Evaluation(score=score, rows=(row,))
+
+    return CompileResult(
+        baseline=evaluation(0.25),
+        optimised=evaluation(0.75),
+        difference=Difference(value=0.5, low=0.1, high=0.9, pairs=1, differing=1, method="bootstrap"),
+        trials=(),
+        usage=Usage(lm_calls=7, lm_cache_hits=1, input_tokens=100, output_tokens=23),
+        splits={},
+        data_digest="0" * 64,
+        versions={},
+    )

@@ -1,0 +1,83 @@
+"""A batch by clicking: try five rows, start, watch, fetch, ask the failed rows again; then a look into MLflow."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import expect
+
+from tests.batch_world import asked, program, second_word, write_rows
+from tests.fake_openai import FakeOpenAI, Fault
+from tests.program import Program
+from tests.waiting import wait_until
+
+pytestmark = pytest.mark.browser
+ROWS = 120
+
+
+@pytest.fixture
+def lm():
+    bad = {"thing7 "}
+    with FakeOpenAI(
+        lambda m: (
+            Fault(400, "not this one") if any(word in m[-1]["content"] for word in bad) else second_word(m)
+        ),
+        seconds=0.05,
+    ) as fake:
+        yield fake, bad
+
+
+@pytest.fixture
+def running(tmp_path, mlflow_address):
+    settings = {"MLFLOW_TRACKING_URI": mlflow_address, "MLFLOW_EXPERIMENT_NAME": f"clicked-{tmp_path.name}"}
+    with Program(tmp_path, **settings) as made:
+        yield made
+
+
+@pytest.mark.timeout(300)
+def test_a_batch_from_the_form_to_the_download(tmp_path, running, lm, mlflow_address, open_page):
+    from mlflow import MlflowClient
+
+    fake, bad = lm
+    (tmp_path / "things.json").write_text(program(fake.base_url).to_json())
+    rows = write_rows(tmp_path / "rows.jsonl", ROWS)
+    page = open_page(f"http://127.0.0.1:{running.port}", "/batch?lang=en").page
+    page.get_by_test_id("batch-model").fill(str(tmp_path / "things.json"))
+    page.get_by_test_id("batch-upload").locator("input[type=file]").set_input_files(str(rows))
+    expect(page.get_by_text("Data set: rows.jsonl")).to_be_visible()
+    page.get_by_test_id("batch-try").click()
+    expect(page.get_by_test_id("batch-tried")).to_contain_text("thing4", timeout=60_000)
+    assert sorted(asked(fake)) == [0, 1, 2, 3, 4]
+    page.get_by_test_id("batch-start").click()
+    page.wait_for_url(re.compile(r"/batch/\d{8}-\d{6}-[0-9a-f]{8}$"))
+    page.reload()
+    expect(page.get_by_test_id("batch-status")).to_contain_text("Done", timeout=120_000)
+    expect(page.get_by_test_id("batch-errors")).to_contain_text("engine.invalid_request")
+    with page.expect_download() as download:
+        page.get_by_test_id("batch-download").click()
+    lines = [json.loads(line) for line in Path(download.value.path()).read_text().splitlines()]
+    assert [line["product"] for line in lines] == [None if n == 7 else f"thing{n}" for n in range(ROWS)]
+    expect(page.get_by_test_id("batch-run")).to_be_visible(timeout=60_000)
+    expect(page.get_by_test_id("batch-record")).to_contain_text(str(ROWS), timeout=60_000)
+
+    bad.clear()
+    before = len(fake.requests)
+    page.get_by_test_id("batch-again").click()
+    page.wait_for_url(re.compile(r"/batch/.*"))
+    expect(page.get_by_test_id("batch-failed")).to_have_text("0", timeout=120_000)
+    expect(page.get_by_test_id("batch-status")).to_contain_text("Done", timeout=120_000)
+    assert asked(fake)[before:] == [7]
+
+    client = MlflowClient(tracking_uri=mlflow_address)
+    experiment = client.get_experiment_by_name(f"clicked-{tmp_path.name}").experiment_id
+    wait_until(lambda: len(finished(client, experiment)) == 2, seconds=60)
+    again, first = finished(client, experiment)
+    assert (first.data.metrics["success_count"], first.data.metrics["error_count"]) == (ROWS - 1, 1)
+    assert (again.data.metrics["success_count"], again.data.metrics["reused_rows"]) == (ROWS, ROWS - 1)
+    traces = client.search_traces(locations=[experiment], run_id=first.info.run_id, max_results=500)
+    assert {trace.info.trace_id for trace in traces} == {line["_trace_id"] for line in lines}
+
+
+def finished(client, experiment):
+    return client.search_runs([experiment], filter_string="attributes.status = 'FINISHED'")

@@ -1,0 +1,237 @@
+"""Every page at 1280 and 390 px, light and dark, in both languages: nothing overflows, everything has a name."""
+
+import re
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from dspyui.domain.compiles import Progress
+from dspyui.settings import Settings
+from tests.api.world import World
+from tests.program import Program
+
+pytestmark = pytest.mark.browser
+
+VIEWPORTS = {"wide": {"width": 1280, "height": 800}, "phone": {"width": 390, "height": 844}}
+LOOKS = [("zh", "light", "wide"), ("en", "dark", "wide"), ("en", "light", "phone"), ("zh", "dark", "phone")]
+
+# Elements beyond the right edge, unless something around them scrolls by itself.
+OVERFLOWING = """() => [...document.querySelectorAll('header *, main *')].filter(shown => {
+  const box = shown.getBoundingClientRect();
+  if (!box.width || !box.height || box.right <= innerWidth + 1) return false;
+  for (let around = shown; around && around !== document.body; around = around.parentElement)
+    if (['auto', 'scroll', 'hidden'].includes(getComputedStyle(around).overflowX)) return false;
+  return true;
+}).map(shown => shown.outerHTML.slice(0, 150))"""
+
+# What can be pressed or filled in, and has no name for a screen reader.
+NAMELESS = """() => [...document.querySelectorAll(
+  'button, a[href], input:not([type=hidden]):not([type=file]), textarea, [role=combobox], [role=switch]'
+)].filter(shown => {
+  const hidden = !shown.offsetParent || getComputedStyle(shown).visibility === 'hidden';
+  if (hidden || shown.closest('[aria-hidden=true]')) return false;
+  const labels = shown.labels ? [...shown.labels].map(label => label.innerText).join('') : '';
+  return !(shown.getAttribute('aria-label') || shown.innerText?.trim() || labels.trim()
+    || shown.title || shown.closest('[aria-label]:not(section):not(nav)'));
+}).map(shown => shown.outerHTML.slice(0, 200))"""
+
+
+class Shown:
+    """A running program with one job of each kind."""
+
+    def __init__(self, folder: Path) -> None:
+        world = World(Settings.load(env_file=folder / "no.env", environ={}, home=folder / "data"))
+        done, failed = world.done(), world.failed()
+        world.jobs.write_progress(failed, Progress(phase="baseline", done=3, total=12))
+        rows = "".join(f"消息 {n} {'long ' * 30},p{n}\n" for n in range(30))
+        kept, _table = world.services.data.keep_upload("评论.csv", f"message,product\n{rows}".encode())
+        self.paths = (
+            "/",
+            "/jobs",
+            f"/jobs/{done}",
+            f"/jobs/{failed}",
+            "/jobs/nope",
+            "/no/such/page",
+            "/runs",
+            "/models",
+            "/settings",
+            "/data",
+            f"/data/{kept.digest}",
+        )
+        self.program = Program(folder, MLFLOW_ENABLED="false")
+        self.address = f"http://127.0.0.1:{self.program.port}"
+
+
+@pytest.fixture(scope="module")
+def shown(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shown]:
+    running = Shown(tmp_path_factory.mktemp("look"))
+    with running.program:
+        yield running
+
+
+def settled(page: Page) -> None:
+    """The page is connected and what it loads is there."""
+    expect(page.locator("h1")).to_be_visible()
+    expect(page.locator("[aria-busy=true]")).to_have_count(0)
+    if page.url.split("?")[0].count("/") == 3 and page.get_by_test_id("summary").count():
+        expect(page.get_by_test_id("form-ready")).to_be_visible()
+
+
+@pytest.mark.parametrize(("language", "theme", "size"), LOOKS)
+def test_pages_fit_and_everything_has_a_name(shown: Shown, open_page, language, theme, size):
+    page = open_page(shown.address, f"/?lang={language}", viewport=VIEWPORTS[size], color_scheme=theme).page
+    for path in shown.paths:
+        page.goto(shown.address + path)
+        settled(page)
+        assert page.evaluate("document.documentElement.scrollWidth") <= VIEWPORTS[size]["width"], path
+        assert page.evaluate(OVERFLOWING) == [], path
+        assert page.evaluate(NAMELESS) == [], path
+        assert page.evaluate("document.body.classList.contains('body--dark')") == (theme == "dark")
+
+
+def test_the_keyboard_reaches_the_main_action_and_shows_where_it_is(shown: Shown, open_page):
+    page = open_page(shown.address, "/?lang=en", viewport=VIEWPORTS["wide"]).page
+    settled(page)
+    reached = []
+    for _ in range(20):
+        page.keyboard.press("Tab")
+        reached.append(
+            page.evaluate("document.activeElement.dataset.testid || document.activeElement.className")
+        )
+        if reached[-1] == "compile":
+            break
+    assert "d-skip" in reached[0]
+    assert reached[-1] == "compile", reached
+    assert "rgb" in page.evaluate("getComputedStyle(document.activeElement).boxShadow")
+
+
+def test_the_menu_opens_on_a_phone(shown: Shown, open_page):
+    page = open_page(shown.address, "/?lang=en", viewport=VIEWPORTS["phone"]).page
+    settled(page)
+    expect(page.get_by_test_id("nav-jobs")).not_to_be_in_viewport()
+    page.get_by_test_id("menu").click()
+    page.get_by_test_id("nav-jobs").click()
+    page.wait_for_url("**/jobs")
+
+
+def test_language_and_colours_are_switched_on_the_page_and_kept(shown: Shown, open_page):
+    page = open_page(shown.address, "/jobs?lang=en&x=1", viewport=VIEWPORTS["wide"]).page
+    expect(page.locator("h1")).to_have_text("Jobs")
+    page.get_by_test_id("language").click()
+    page.get_by_test_id("language-zh_CN").click()
+    expect(page.locator("h1")).to_have_text("任务")
+    assert page.url.endswith("/jobs?x=1")
+    assert page.evaluate("document.documentElement.lang") == "zh-CN"
+    page.get_by_test_id("colours").click()
+    page.get_by_test_id("colours-dark").click()
+    expect(page.locator("body.body--dark")).to_have_count(1)
+    page.goto(f"{shown.address}/settings")
+    expect(page.locator("body.body--dark")).to_have_count(1)
+    expect(page.locator("h1")).to_have_text("设置")
+
+
+def test_a_file_is_uploaded_and_compiled(shown: Shown, open_page, tmp_path: Path):
+    file = tmp_path / "rows.csv"
+    file.write_text("message,product\n" + "".join(f"m{n},p{n}\n" for n in range(30)), encoding="utf-8")
+    page = open_page(shown.address, "/?lang=en&start=products", viewport=VIEWPORTS["wide"]).page
+    settled(page)
+    page.get_by_test_id("data-tab-file").click()
+    page.get_by_test_id("upload").locator("input[type=file]").set_input_files(file)
+    expect(page.get_by_text("Data set: rows.csv")).to_be_visible()
+    expect(page.get_by_test_id("summary")).to_contain_text("15 / 6 / 9")
+    expect(page.get_by_test_id("form-ready")).to_be_visible()
+
+    (tmp_path / "bad.csv").write_text("message,product\nm,p\nm\n", encoding="utf-8")
+    page.get_by_test_id("upload").locator("input[type=file]").set_input_files(tmp_path / "bad.csv")
+    expect(page.get_by_test_id("upload-problem")).to_contain_text("line 3")
+    expect(page.get_by_text("Data set: rows.csv")).to_have_count(0)
+    page.get_by_test_id("compile").click()
+    close = page.locator(".q-notification").get_by_role("button")
+    expect(close).to_have_css("color", "rgb(255, 255, 255)")
+    expect(page.locator(".q-notification")).to_have_css("background-color", "rgb(179, 38, 30)")
+    close.click()
+
+    (tmp_path / "picture.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    page.get_by_test_id("upload").locator("input[type=file]").set_input_files(tmp_path / "picture.png")
+    expect(page.get_by_test_id("upload-problem")).to_contain_text(
+        "only one .csv, .tsv, .json, .jsonl or .parquet file"
+    )
+
+
+def test_a_tooltip_does_not_lie_over_the_menu_its_button_opened(shown: Shown, open_page):
+    page = open_page(shown.address, "/?lang=en", viewport=VIEWPORTS["wide"]).page
+    settled(page)
+    page.get_by_test_id("more").hover()
+    expect(page.locator(".q-tooltip")).to_be_visible()
+    page.get_by_test_id("more").click()
+    expect(page.get_by_test_id("start-empty")).to_be_visible()
+    expect(page.locator(".q-tooltip:visible")).to_have_count(0)
+
+
+def test_the_rough_shape_of_a_page_is_seen_before_its_scripts_run(shown: Shown, open_page):
+    page = open_page(shown.address, "/jobs?lang=en", viewport=VIEWPORTS["wide"]).page
+    expect(page.locator("h1")).to_be_visible()
+    drawn = "getComputedStyle(document.body, '::after').content"
+    assert "Loading" not in page.evaluate(drawn)
+    page.route("**/_nicegui/**/*.js", lambda route: None)
+    page.goto(f"{shown.address}/jobs", wait_until="commit")
+    page.wait_for_function(f"document.querySelector('#app') && {drawn}.includes('Loading')")
+    page.unroute_all(behavior="ignoreErrors")
+
+
+@pytest.mark.parametrize(("language", "theme", "size"), LOOKS)
+def test_a_file_with_its_split_and_other_columns_fits(
+    shown: Shown, open_page, tmp_path, language, theme, size
+):
+    file = tmp_path / "rows.csv"
+    rows = "".join(f"m{n},p{n},{'train' if n < 20 else 'test'}\n" for n in range(30))
+    file.write_text(f"The Message,Product,Split\n{rows}", encoding="utf-8")
+    page = open_page(
+        shown.address, f"/?lang={language}&start=products", viewport=VIEWPORTS[size], color_scheme=theme
+    ).page
+    settled(page)
+    page.get_by_test_id("data-tab-file").click()
+    page.get_by_test_id("upload").locator("input[type=file]").set_input_files(file)
+    expect(page.get_by_test_id("column-map")).to_be_visible()
+    page.get_by_test_id("columns-to-fields").click()
+    page.get_by_test_id("split").get_by_role("button").first.click()
+    expect(page.get_by_test_id("split-column")).to_be_visible()
+    expect(page.get_by_test_id("summary")).to_contain_text("20 / 0 / 10")
+    expect(page.get_by_test_id("split-bar")).to_be_visible()
+    expect(page.get_by_test_id("notice-test_small")).to_be_visible()
+    assert page.evaluate(OVERFLOWING) == []
+    assert page.evaluate(NAMELESS) == []
+    page.get_by_test_id("file-to-grid").click()
+    expect(page.get_by_test_id("cell-0-split")).to_be_visible()
+    expect(page.get_by_test_id("summary")).to_contain_text("20 / 0 / 10")
+    assert page.evaluate(OVERFLOWING) == []
+    assert page.evaluate(NAMELESS) == []
+
+
+def test_times_are_the_visitors_own_from_the_first_look(shown: Shown, open_page):
+    where = (
+        "Asia/Kolkata" if datetime.now().astimezone().utcoffset() == timedelta(hours=8) else "Asia/Shanghai"
+    )
+    page = open_page(shown.address, "/jobs?lang=en", viewport=VIEWPORTS["wide"], timezone_id=where).page
+    settled(page)
+    told = page.locator("main time").first
+    at = datetime.fromisoformat(told.get_attribute("datetime") or "")
+    expect(told).to_have_text(re.compile(rf"{at.astimezone(ZoneInfo(where)):%H:%M}$"))
+
+
+def test_the_step_that_failed_is_red(shown: Shown, open_page):
+    page = open_page(shown.address, shown.paths[3] + "?lang=en", viewport=VIEWPORTS["wide"]).page
+    settled(page)
+    stopped = page.locator(".d-steps [aria-current=step] .q-icon")
+    expect(stopped).to_have_css("color", "rgb(179, 38, 30)")
+
+
+def test_a_program_is_downloaded(shown: Shown, open_page):
+    page = open_page(shown.address, shown.paths[2] + "?lang=en", viewport=VIEWPORTS["wide"]).page
+    with page.expect_download() as download:
+        page.get_by_test_id("download-program").click()
+    assert download.value.suggested_filename.endswith(".json")

@@ -1,0 +1,321 @@
+"""`dspyui batch` as a real process: its answer, killed and taken up again, a busy server, MLflow away in between."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+import pytest
+
+from dspyui.domain.registry import OWN_ADDRESS_TAG, RegisterRequest
+from tests.batch_world import asked, program, second_word, write_rows
+from tests.contracts.fakes import StaticTracking
+from tests.fake_openai import FakeOpenAI, Fault
+from tests.mlflow_world import RunMaker
+from tests.program import Program
+from tests.slow.test_mlflow_outage import Server
+from tests.waiting import wait_until
+
+pytestmark = pytest.mark.slow
+
+KEYS = {
+    "job_id", "run_id", "run_url", "record", "status", "total_rows", "success_count", "error_count", "reused",
+    "errors", "tokens", "input_tokens", "output_tokens", "cost", "rows_per_second", "latency_ms_mean",
+    "latency_ms_p95", "score", "score_ci_low", "score_ci_high", "traces_logged", "traces_lost", "traces_waiting",
+    "output",
+}  # fmt: skip
+
+
+@pytest.fixture
+def server():
+    with FakeOpenAI(second_word) as fake:
+        yield fake
+
+
+@pytest.fixture
+def start(tmp_path, server):
+    """Start the command in a folder that holds the program and `rows.jsonl`."""
+    (tmp_path / "things.json").write_text(program(server.base_url).to_json())
+
+    def start(*arguments, **settings):
+        environment = {
+            "PATH": os.environ["PATH"],
+            "HOME": str(tmp_path),
+            "DSPYUI_HOME": str(tmp_path / "data"),
+            "MLFLOW_ENABLED": "false",
+            **settings,
+        }
+        return subprocess.Popen(
+            [sys.executable, "-m", "dspyui", "batch", "--json", *arguments],
+            env=environment, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+
+    return start
+
+
+NEW = ("--model", "things.json", "--input", "rows.jsonl", "--output", "out.jsonl")
+
+
+def ended(process, seconds=180):
+    """Exit code and the answer."""
+    out, err = process.communicate(timeout=seconds)
+    assert out, err
+    return process.returncode, json.loads(out.splitlines()[-1])
+
+
+def products(path):
+    return [json.loads(line)["product"] for line in path.read_text().splitlines()]
+
+
+def the_job(tmp_path):
+    (folder,) = (tmp_path / "data/jobs").iterdir()
+    return folder
+
+
+def test_the_answer_for_programs(start, tmp_path):
+    write_rows(tmp_path / "rows.jsonl", 30, product="thing1")
+    code, answer = ended(start(*NEW, "--metric", "exact_match", "--map", "message=message"))
+    assert (code, set(answer)) == (0, KEYS)
+    assert (answer["status"], answer["record"], answer["run_id"]) == ("done", "off", None)
+    assert (answer["total_rows"], answer["success_count"], answer["error_count"]) == (30, 30, 0)
+    assert answer["tokens"] == answer["input_tokens"] + answer["output_tokens"] > 0
+    assert answer["rows_per_second"] > 0
+    assert answer["score"] == pytest.approx(1 / 30)
+    assert Path(answer["output"]) == tmp_path / "out.jsonl"
+    code, answer = ended(start(*NEW))
+    assert (code, answer["error"]["code"]) == (2, "batch.output_exists")
+
+
+def test_killed_in_the_middle_it_is_taken_up_and_no_finished_row_is_paid_for_twice(start, server, tmp_path):
+    """`kill -9` of the command; a server that is started on the same data folder goes on by itself."""
+    write_rows(tmp_path / "rows.jsonl", 300)
+    server.seconds = 0.05
+    process = start(*NEW, "--concurrency", "4")
+    wait_until(lambda: len(server.requests) > 100, seconds=120)
+    process.kill()
+    process.communicate()
+    before = len(asked(server))
+    finished = {
+        json.loads(line)["id"] for line in (the_job(tmp_path) / "results.jsonl").read_text().splitlines()
+    }
+    assert len(finished) > 50
+    assert not (tmp_path / "out.jsonl").exists()
+    with Program(tmp_path, MLFLOW_ENABLED="false"):
+        wait_until(
+            lambda: json.loads((the_job(tmp_path) / "job.json").read_text())["status"] == "done", seconds=120
+        )
+    assert products(tmp_path / "out.jsonl") == [f"thing{n}" for n in range(300)]
+    numbers = asked(server)
+    assert not finished & set(numbers[before:])
+    # Those that were on their way when it died; nobody can know whether they were answered.
+    twice = [number for number, count in Counter(numbers).items() if count > 1]
+    assert len(twice) <= 4
+    assert max(Counter(numbers).values()) <= 2
+    result = json.loads((the_job(tmp_path) / "result.json").read_text())
+    assert (result["total_rows"], result["error_count"]) == (300, 0)
+    assert result["usage"]["lm_calls"] == 300
+
+
+def test_killed_and_taken_up_by_hand(start, server, tmp_path):
+    write_rows(tmp_path / "rows.jsonl", 200)
+    server.seconds = 0.05
+    process = start(*NEW, "--concurrency", "4")
+    wait_until(lambda: len(server.requests) > 60, seconds=120)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    before, job_id = len(server.requests), the_job(tmp_path).name
+    code, answer = ended(start("--retry", job_id))
+    assert code == 0, answer
+    assert (answer["total_rows"], answer["success_count"]) == (200, 200)
+    assert answer["reused"] >= 50
+    assert len(server.requests) - before == 200 - answer["reused"]
+    assert products(tmp_path / "out.jsonl") == [f"thing{n}" for n in range(200)]
+
+
+def test_ctrl_c_stops_it_and_the_answer_says_so(start, server, tmp_path):
+    write_rows(tmp_path / "rows.jsonl", 500)
+    server.seconds = 0.2
+    process = start(*NEW)
+    wait_until(lambda: len(server.requests) > 20, seconds=120)
+    process.send_signal(signal.SIGINT)
+    code, answer = ended(process, 30)
+    assert (code, answer["status"], answer["error"]["code"]) == (130, "cancelled", "follow.cancelled")
+    assert 0 < answer["success_count"] < 500
+    assert not (tmp_path / "out.jsonl").exists()
+
+
+def test_a_server_that_refuses_for_ten_seconds_costs_no_row(start, server, tmp_path):
+    write_rows(tmp_path / "rows.jsonl", 40)
+    began = []
+
+    def reply(messages):
+        began.append(time.monotonic())
+        busy = began[-1] - began[0] < 10
+        return Fault(429, "slow down", headers={"Retry-After": "2"}) if busy else second_word(messages)
+
+    server.reply = reply
+    code, answer = ended(start(*NEW, "--concurrency", "8"))
+    assert (code, answer["success_count"], answer["error_count"]) == (0, 40, 0)
+    # Nobody asked while the server wanted to be left alone: a few waves of refusals, not hundreds of them.
+    assert len(server.requests) - 40 <= 8 * 5
+
+
+def traces_of(client, run):
+    found, token = [], None
+    while True:
+        page = client.search_traces(
+            locations=[run.info.experiment_id], run_id=run.info.run_id, max_results=500, page_token=token
+        )
+        found += page
+        token = page.token
+        if not token:
+            return found
+
+
+def the_run(address, experiment):
+    from mlflow import MlflowClient
+
+    client = MlflowClient(tracking_uri=address)
+    (run,) = client.search_runs([client.get_experiment_by_name(experiment).experiment_id])
+    return client, run
+
+
+def test_the_run_in_mlflow(start, server, tmp_path, mlflow_address):
+    write_rows(tmp_path / "rows.jsonl", 150)
+    server.reply = lambda m: Fault(400, "not this one") if "thing7 " in m[-1]["content"] else second_word(m)
+    settings = {
+        "MLFLOW_ENABLED": "true",
+        "MLFLOW_TRACKING_URI": mlflow_address,
+        "MLFLOW_EXPERIMENT_NAME": "batch-run",
+    }
+    code, answer = ended(start(*NEW, **settings))
+    assert (code, answer["record"]) == (0, "sent"), answer
+    assert (answer["traces_logged"], answer["traces_lost"], answer["traces_waiting"]) == (150, 0, 0)
+    client, run = the_run(mlflow_address, "batch-run")
+    assert (run.info.run_id, run.info.status) == (answer["run_id"], "FINISHED")
+    metrics = run.data.metrics
+    assert (metrics["total_rows"], metrics["success_count"], metrics["error_count"]) == (150, 149, 1)
+    assert metrics["total_tokens"] == metrics["input_tokens"] + metrics["output_tokens"] == answer["tokens"]
+    for name in ("latency_ms_mean", "latency_ms_p50", "latency_ms_p95", "latency_ms_p99", "rows_per_second"):
+        assert metrics[name] > 0
+    assert run.data.params["model_name"] == "things"
+    assert len(run.data.params["model_digest"]) == 64
+    assert run.data.tags["dspyui.trace_sample"] == "1"
+    (dataset,) = run.inputs.dataset_inputs
+    assert dataset.dataset.name == "rows.jsonl"
+    assert json.loads(dataset.dataset.profile)["num_rows"] == 150
+    kept = {
+        entry.path for name in ("results", "errors") for entry in client.list_artifacts(run.info.run_id, name)
+    }
+    assert kept == {"results/out.jsonl", "errors/errors.jsonl"}
+    traces = traces_of(client, run)
+    written = [json.loads(line)["_trace_id"] for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert sorted(trace.info.trace_id for trace in traces) == sorted(written)
+    one = traces[0]
+    assert one.info.tags["dspyui.model_name"] == "things"
+    assert one.info.token_usage["total_tokens"] > 0
+    assert len(one.data.spans) == 2
+
+
+def test_mlflow_away_in_the_middle_changes_no_count(start, server, tmp_path):
+    """It is killed while the batch runs and comes back a minute later: the same Run and traces as without."""
+    write_rows(tmp_path / "rows.jsonl", 400)
+    server.seconds = 0.1
+    mlflow = Server(tmp_path)
+    mlflow.start()
+    settings = {
+        "MLFLOW_ENABLED": "true",
+        "MLFLOW_TRACKING_URI": mlflow.address,
+        "MLFLOW_EXPERIMENT_NAME": "away",
+    }
+    process = start(*NEW, "--concurrency", "4", **settings)
+    wait_until(lambda: len(server.requests) > 150, seconds=120)
+    mlflow.kill()
+    away = time.monotonic()
+    code, answer = ended(process)
+    assert (code, answer["success_count"]) == (0, 400)
+    wait_until(lambda: time.monotonic() - away > 60, seconds=70)
+    mlflow.start()
+    try:
+        with Program(tmp_path, **settings):
+            record = the_job(tmp_path) / "record.json"
+            wait_until(lambda: json.loads(record.read_text())["status"] == "sent", seconds=120)
+        client, run = the_run(mlflow.address, "away")
+        assert run.data.metrics["success_count"] == 400
+        written = [
+            json.loads(line)["_trace_id"] for line in (tmp_path / "out.jsonl").read_text().splitlines()
+        ]
+        assert sorted(trace.info.trace_id for trace in traces_of(client, run)) == sorted(written)
+    finally:
+        mlflow.kill()
+
+
+def peak_of(process):
+    """The most memory that a process and all below it had at once, in bytes, and its answer."""
+    most, root = 0, psutil.Process(process.pid)
+    while process.poll() is None:
+        found = 0
+        with suppress(psutil.Error):
+            for one in (root, *root.children(recursive=True)):
+                with suppress(psutil.Error):
+                    found += one.memory_info().rss
+        most = max(most, found)
+        time.sleep(0.05)
+    return most, ended(process)
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "parquet"])
+def test_memory_does_not_grow_with_the_file(start, server, tmp_path, kind):
+    """Rows that lack a value go the whole way but for the model: reader, journal, results, output."""
+    peaks = []
+    for count in (10_000, 200_000):
+        path = tmp_path / "rows.jsonl"
+        path.write_text(
+            "".join(f'{{"id": {n}, "text": "{"x" * 200}", "message": null}}\n' for n in range(count))
+        )
+        process = start(*NEW[:4], "--output", f"out.{kind}", "--overwrite")
+        most, (code, answer) = peak_of(process)
+        assert (code, answer["error_count"], answer["errors"]) == (0, count, {"value.missing": count})
+        peaks.append(most)
+    assert peaks[1] <= 1.25 * peaks[0]
+    assert not server.requests
+
+
+def test_a_registered_version_by_its_stage(start, server, settings, tmp_path, mlflow_address):
+    """Its address is not kept by the version; the setting says where it is now. Traces know the version."""
+    from dspyui.adapters.mlflow_store.registry import MlflowModelRegistry
+    from dspyui.adapters.mlflow_store.runs import MlflowRunStore
+
+    tracking = StaticTracking(mlflow_address)
+    runs, registry = MlflowRunStore(settings, tracking), MlflowModelRegistry(settings, tracking)
+    made = program(server.base_url)
+    run_id = RunMaker(runs, tmp_path)(made)
+    name = f"things-{run_id[:8]}"
+    request = RegisterRequest(run_id=run_id, name=name, stage="Production", who="tester")
+    registry.register(
+        request, made, tags={OWN_ADDRESS_TAG: "true"}, input_example={"message": "My lamp broke"}
+    )
+    write_rows(tmp_path / "rows.jsonl", 20)
+    environment = {
+        "MLFLOW_ENABLED": "true",
+        "MLFLOW_TRACKING_URI": mlflow_address,
+        "MLFLOW_EXPERIMENT_NAME": name,
+    }
+    by_stage = ("--model", f"models:/{name}/Production", *NEW[2:])
+    code, answer = ended(start(*by_stage, **environment))
+    assert (code, answer["error"]["code"]) == (2, "predict.address_needed")
+    code, answer = ended(start(*by_stage, DSPYUI_LM_API_BASE=server.base_url, **environment))
+    assert (code, answer["success_count"], answer["traces_logged"]) == (0, 20, 20)
+    client, run = the_run(mlflow_address, name)
+    assert (run.data.params["model"], run.data.params["model_version"]) == (f"models:/{name}/1", "1")
+    traces = traces_of(client, run)
+    assert {trace.info.tags["dspyui.model_version"] for trace in traces} == {"1"}
+    code, answer = ended(start("--model", f"models:/{name}/Staging", *NEW[2:], "--overwrite", **environment))
+    assert (code, answer["status"]) == (2, "failed")
+    assert "Staging" in answer["error"]["message"]

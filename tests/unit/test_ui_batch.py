@@ -1,0 +1,190 @@
+"""The pages of batches in NiceGUI's simulation."""
+
+import json
+
+import pytest
+from nicegui import ui
+
+from dspyui.domain.batches import BatchProgress, BatchResult, BatchSpec
+from dspyui.domain.compiles import Usage
+from dspyui.domain.jobs import JobFailure, RecordState
+from dspyui.errors import BadRequestError
+from dspyui.ui.batch_draft import BatchDraft
+from tests.api.world import T0, World
+from tests.batch_world import program
+from tests.pages import element, sees, until, words
+
+
+@pytest.fixture
+def rows(tmp_path):
+    path = tmp_path / "rows.csv"
+    path.write_text("message\n" + "".join(f"My thing{n} broke.\n" for n in range(12)))
+    return path
+
+
+@pytest.fixture
+def things(world: World, tmp_path):
+    """A program file."""
+    path = tmp_path / "things.json"
+    path.write_text(program("http://127.0.0.1:9/v1").to_json())
+    return path
+
+
+@pytest.fixture
+def batch(world: World, rows, things):
+    """The id of a queued batch."""
+    return world.services.batches.submit(BatchSpec(model=str(things), path=str(rows)), who="tester").id
+
+
+def finish(world: World, job_id, *, failed=2):
+    """What its child would have left."""
+    store = world.services.batches._batches
+    log = store.open_log(job_id)
+    folder = world.jobs.folder(job_id)
+    line = {"message": "My lamp", "product": "lamp", "_error": None, "_latency_ms": 210.0, "_tokens": 40}
+    wrong = {**line, "product": None, "_error": "engine.server: It broke."}
+    lines = [wrong] * failed + [line] * (12 - failed)
+    (folder / "results.jsonl").write_text("".join(json.dumps(found) + "\n" for found in lines))
+    log.close()
+    (folder / "output.jsonl").write_text((folder / "results.jsonl").read_text())
+    (folder / "errors.jsonl").write_text(json.dumps(wrong) + "\n")
+    errors = {"engine.server": failed} if failed else {}
+    store.write_progress(
+        job_id, BatchProgress(phase="writing", total=12, done=12, failed=failed, errors=errors)
+    )
+    store.write_result(
+        job_id,
+        BatchResult(
+            total_rows=12, success_count=12 - failed, error_count=failed, reused=0,
+            usage=Usage(lm_calls=12, input_tokens=400, output_tokens=80), latency_ms_mean=210, latency_ms_p50=210,
+            latency_ms_p95=220, latency_ms_p99=230, seconds=2, rows_per_second=6, traced=12, trace_sample=1.0,
+            errors=errors, input_digest="d", output=str(folder / "output.jsonl"), versions={},
+        ),
+    )  # fmt: skip
+    moves = {"status": "done", "started_at": T0, "ended_at": T0}
+    world.jobs.update(job_id, lambda job: job.model_copy(update=moves))
+    world.jobs.write_record(job_id, RecordState(status="sent", run_id="r", run_url="/runs", traces_sent=12))
+
+
+def test_a_draft_says_what_is_missing():
+    for draft, code in ((BatchDraft(), "batch.no_model"), (BatchDraft(model="m"), "batch.no_input")):
+        with pytest.raises(BadRequestError) as caught:
+            draft.to_spec()
+        assert caught.value.code == code
+
+
+def test_a_draft_becomes_a_spec():
+    draft = BatchDraft(
+        model=" models:/m/1 ", path="a.csv", concurrency=16.0, requests=60.0, sample=0.5, format="csv"
+    )
+    spec = draft.to_spec()
+    assert (spec.model, spec.concurrency, spec.requests_per_minute, spec.trace_sample) == (
+        "models:/m/1",
+        16,
+        60,
+        0.5,
+    )
+    assert (spec.written_format, spec.tokens_per_minute, spec.output) == ("csv", None, None)
+
+
+async def test_the_form_says_what_is_missing_and_starts_a_batch(user, world, rows, things):
+    await user.open("/batch?lang=en")
+    user.find(marker="batch-start").click()
+    await until(sees(user, marker="batch-problem"))
+    assert "Choose the program" in words(user, "batch-problem")
+    user.find(marker="batch-model").type(str(things))
+    user.find(marker="batch-path").type(str(rows))
+    user.find(marker="batch-start").click()
+    await until(lambda: world.queue.submitted)
+    spec = world.services.batches.view(world.queue.submitted[0]).spec
+    assert (spec.path, spec.concurrency, spec.output) == (str(rows), 8, None)
+
+
+async def test_five_rows_are_tried_and_nothing_is_kept(user, world, rows, things):
+    await user.open("/batch?lang=en")
+    user.find(marker="batch-model").type(str(things))
+    user.find(marker="batch-path").type(str(rows))
+    user.find(marker="batch-try").click()
+    await until(lambda: world.queue.submitted)
+    (job_id,) = world.queue.submitted
+    view = world.services.batches.view(job_id)
+    assert (view.spec.limit, view.record.status) == (5, "off")
+    finish(world, job_id)
+    world.jobs.write_record(job_id, RecordState(status="off"))
+    await until(sees(user, marker="batch-tried"))
+    assert "lamp" in words(user, "batch-tried")
+    assert world.services.batches.search() == []
+
+
+async def test_a_running_batch_shows_its_rate_and_can_be_cancelled(user, world, batch):
+    world.jobs.update(batch, lambda job: job.model_copy(update={"status": "running", "started_at": T0}))
+    progress = BatchProgress(phase="running", total=1200, done=300, failed=3, asked=300, seconds=10)
+    world.services.batches._batches.write_progress(batch, progress)
+    await user.open(f"/batch/{batch}?lang=en")
+    assert "300 / 1,200" in words(user, "batch-progress")
+    assert "30.0 a second" in words(user, "batch-progress")
+    assert "30 s" in words(user, "batch-progress")
+    assert not sees(user, marker="batch-download")()
+
+
+async def test_a_finished_batch_shows_errors_by_kind_and_what_to_fetch(user, world, batch):
+    finish(world, batch)
+    await user.open(f"/batch/{batch}?lang=en")
+    assert "engine.server" in words(user, "batch-errors")
+    assert "It broke." in words(user, "batch-head")
+    assert element(user, "batch-download").props["href"] == f"/api/batches/{batch}/output"
+    assert element(user, "batch-errors-file").props["href"] == f"/api/batches/{batch}/errors"
+    assert "12" in words(user, "batch-record")
+
+
+async def test_the_failed_rows_are_asked_again(user, world, batch):
+    finish(world, batch)
+    await user.open(f"/batch/{batch}?lang=en")
+    user.find(marker="batch-again").click()
+    await until(lambda: len(world.queue.submitted) == 2)
+    spec = world.services.batches.view(world.queue.submitted[-1]).spec
+    assert (spec.earlier, spec.path) == (batch, world.services.batches.view(batch).spec.path)
+
+
+async def test_a_failed_batch_says_why(user, world, batch):
+    failure = JobFailure(code="batch.input_changed", values={"row": 7})
+    moves = {"status": "failed", "failure": failure, "started_at": T0, "ended_at": T0}
+    world.jobs.update(batch, lambda job: job.model_copy(update=moves))
+    await user.open(f"/batch/{batch}?lang=zh")
+    assert "第 7 行" in words(user, "batch-failure")
+
+
+async def test_the_list_and_a_job_s_own_address_lead_to_it(user, world, batch):
+    finish(world, batch)
+    await user.open("/batch?lang=en")
+    await until(sees(user, marker="batches"))
+    assert "12 / 12" in words(user, "batches")
+    assert isinstance(element(user, f"open-{batch}"), ui.link)
+    moved = await user.http_client.get(f"/jobs/{batch}", follow_redirects=False)
+    assert (moved.status_code, moved.headers["location"]) == (307, f"/batch/{batch}")
+    listed = await user.http_client.get("/jobs")
+    assert listed.status_code == 200
+
+
+async def test_an_unknown_batch(user):
+    page = await user.http_client.get("/batch/20200101-000000-00000000")
+    assert page.status_code == 404
+
+
+def test_columns_are_typed_as_pairs():
+    draft = BatchDraft(
+        model="m", path="a.csv", columns="message=Text，product = 产品 名", metric="exact_match"
+    )
+    spec = draft.to_spec()
+    assert spec.columns == {"message": "Text", "product": "产品 名"}
+    assert spec.metric is not None
+    with pytest.raises(BadRequestError) as caught:
+        BatchDraft(model="m", path="a.csv", columns="message").to_spec()
+    assert caught.value.code == "batch.map"
+
+
+async def test_the_form_offers_metrics_that_need_no_more(user):
+    await user.open("/batch?lang=en")
+    options = element(user, "batch-metric").options
+    assert "exact_match" in options
+    assert "regex" not in options
