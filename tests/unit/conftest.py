@@ -3,14 +3,11 @@
 from collections.abc import AsyncIterator
 
 import pytest
-from nicegui import Client
-from nicegui.storage import Storage
 from nicegui.testing import User
-from nicegui.testing.user_simulation import user_simulation
 
 from dspyui.settings import Settings
-from dspyui.ui.app import create_pages
 from tests.api.world import World
+from tests.pages import visitor
 
 
 @pytest.fixture
@@ -19,11 +16,6 @@ def world(settings: Settings) -> World:
 
 
 @pytest.fixture
-async def user(world: World, tmp_path, monkeypatch) -> AsyncIterator[User]:
-    monkeypatch.setattr(Storage, "path", tmp_path / "visitors")
-    async with user_simulation() as made:
-        create_pages(world.services)
-        made.http_client.headers["accept-language"] = "en"
+async def user(world: World, tmp_path) -> AsyncIterator[User]:
+    async with visitor(world.services, tmp_path) as made:
         yield made
-        # Else NiceGUI would throw our modules out of sys.modules, and every class would exist twice.
-        Client.page_routes.clear()

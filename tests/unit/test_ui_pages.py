@@ -5,10 +5,8 @@ import re
 import threading
 
 import pytest
-from nicegui import Client, app
-from nicegui.storage import Storage
+from nicegui import app
 from nicegui.testing import User
-from nicegui.testing.user_simulation import user_simulation
 from pydantic import SecretStr
 
 from dspyui.domain.base import Fault
@@ -25,10 +23,9 @@ from dspyui.i18n import Text
 from dspyui.services.examples import EXAMPLES, example_spec
 from dspyui.services.help import TOPICS
 from dspyui.settings import Settings
-from dspyui.ui.app import create_pages
 from dspyui.ui.pages.settings import shown_settings
 from tests.api.world import MLFLOW, T0, MemoryRegistry, World, program, result
-from tests.pages import element, exists, sees, until, words
+from tests.pages import element, exists, sees, until, visitor, words
 
 ADDRESSES = ("/", "/data", "/jobs", "/runs", "/models", "/settings", "/help")
 
@@ -283,14 +280,11 @@ async def test_a_missing_key_is_told_before_the_click(user: User, world: World):
     assert world.jobs.search() == []
 
 
-async def test_the_key_is_named_and_only_whether_it_is_set(settings: Settings, tmp_path, monkeypatch):
+async def test_the_key_is_named_and_only_whether_it_is_set(settings: Settings, tmp_path):
     secret = "sk-1234567890abcdef"
     environment = {**settings.child_environment, "OPENAI_API_KEY": secret}
     world = World(settings.model_copy(update={"child_environment": environment}))
-    monkeypatch.setattr(Storage, "path", tmp_path / "visitors")
-    async with user_simulation() as user:
-        create_pages(world.services)
-        user.http_client.headers["accept-language"] = "en"
+    async with visitor(world.services, tmp_path) as user:
         await user.open("/")
         user.find(marker="lm-model").clear().type("openai/gpt-4o-mini")
         await until(sees(user, content="OPENAI_API_KEY is set"))
@@ -298,7 +292,6 @@ async def test_the_key_is_named_and_only_whether_it_is_set(settings: Settings, t
         await until(sees(user, content="GROQ_API_KEY is not set"))
         for path in ADDRESSES:
             assert secret not in (await user.http_client.get(path)).text
-        Client.page_routes.clear()
 
 
 # A job.

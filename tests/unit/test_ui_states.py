@@ -13,7 +13,7 @@ from dspyui.domain.compiles import Progress, TrialScore, Usage
 from dspyui.i18n import Text
 from dspyui.settings import Settings
 from tests.api.world import World
-from tests.pages import sees, until, words
+from tests.pages import sees, until, visitor, words
 
 
 @dataclass(frozen=True)
@@ -85,26 +85,17 @@ async def test_where_nothing_is_yet_it_says_what_would_be_and_the_way_there(
         assert sees(user, marker=read.way_on)()
 
 
-async def test_without_tracking_runs_and_models_say_so(settings: Settings, monkeypatch, tmp_path):
-    from nicegui import Client
-    from nicegui.storage import Storage
-    from nicegui.testing.user_simulation import user_simulation
-
-    from dspyui.ui.app import create_pages
-
-    monkeypatch.setattr(Storage, "path", tmp_path / "visitors")
+async def test_without_tracking_runs_and_models_say_so(settings: Settings, tmp_path):
     world = World(settings.model_copy(update={"mlflow_enabled": False}))
-    async with user_simulation() as user:
-        create_pages(world.services)
-        text = Text("en_US")
-        await user.open("/runs?lang=en")
+    text = Text("en_US")
+    async with visitor(world.services, tmp_path) as user:
+        await user.open("/runs")
         await until(sees(user, content=text("ui.runs.off")))
-        await user.open("/models?lang=en")
+        await user.open("/models")
         await until(sees(user, content=text("ui.models.no_programs")))
         kept = world.done()
-        await user.open("/models?lang=en")
+        await user.open("/models")
         await until(sees(user, content=world.services.programs.get(kept).spec.name))
-        Client.page_routes.clear()
 
 
 async def test_a_job_that_cannot_be_read_says_why(user: User, world: World):
