@@ -52,6 +52,9 @@ def test_a_name_of_any_script_can_be_a_field(name: str) -> None:
         ("a\u200bb", "field_name.identifier"),  # zero-width space
         ("ﬁeld", "field_name.identifier"),  # a ligature: Python folds it to another name
         ("e\u0301", "field_name.identifier"),  # not composed
+        ("हिंदी", "field_name.mark"),
+        ("ไทยดี", "field_name.mark"),
+        ("a·b", "field_name.mark"),
         ("class", "field_name.keyword"),
         ("None", "field_name.keyword"),
         ("_private", "field_name.private"),

@@ -4,6 +4,7 @@ import hashlib
 import json
 import keyword
 import math
+import re
 import unicodedata
 from collections.abc import Mapping
 from typing import Any, Literal, Self, get_args
@@ -31,6 +32,7 @@ RESERVED_FIELD_NAMES = frozenset(
     }
 )  # fmt: skip
 MAX_FIELD_NAME = 64
+_NOT_FOUND_AGAIN = re.compile(r"\W")
 
 FieldValue = str | int | float | bool | list[str]
 Row = dict[str, Any]
@@ -44,6 +46,9 @@ def check_field_name(name: str) -> None:
         raise BadRequestError("field_name.long", name=name[:20] + "…", limit=MAX_FIELD_NAME)
     if not name.isidentifier() or unicodedata.normalize("NFKC", name) != name:
         raise BadRequestError("field_name.identifier", name=name)
+    # DSPy finds a field in a reply by `\w+`, which the marks of Hindi or Thai words, or a middle dot, are not.
+    if odd := _NOT_FOUND_AGAIN.search(name):
+        raise BadRequestError("field_name.mark", name=name, character=odd[0])
     if keyword.iskeyword(name):
         raise BadRequestError("field_name.keyword", name=name)
     if name.startswith(("_", "model_")):
