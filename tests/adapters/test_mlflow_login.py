@@ -33,7 +33,11 @@ BASIC = "Basic " + base64.b64encode(f"李雷:{PASSWORD}".encode()).decode()
 BY_TOKEN = {"MLFLOW_TRACKING_TOKEN": TOKEN}
 BY_PASSWORD = {"MLFLOW_TRACKING_USERNAME": "李雷", "MLFLOW_TRACKING_PASSWORD": PASSWORD}
 EXAMPLE = {"message": "m", "count": 1, "tags": ["a"]}
-LOGINS = [(BEARER, BY_TOKEN), (BASIC, BY_PASSWORD), (BASIC, {**BY_TOKEN, **BY_PASSWORD})]
+LOGINS = [
+    (BEARER, BY_TOKEN, "token"),
+    (BASIC, BY_PASSWORD, "password"),
+    (BASIC, {**BY_TOKEN, **BY_PASSWORD}, "password"),
+]
 
 
 @pytest.fixture(scope="module")
@@ -63,11 +67,14 @@ def make(environ, tmp_path, authority):
         tracking.close()
 
 
-@pytest.mark.parametrize(("wanted", "login"), LOGINS, ids=["token", "password", "password-first"])
-def test_everything_goes_through_https_and_a_login(make, authority, mlflow_address, tmp_path, wanted, login):
+@pytest.mark.parametrize(("wanted", "login", "told"), LOGINS, ids=["token", "password", "password-first"])
+def test_everything_goes_through_https_and_a_login(
+    make, authority, mlflow_address, tmp_path, wanted, login, told
+):
     with Proxy(mlflow_address, wants=wanted, context=authority.context()) as proxy:
         settings, tracking = make(proxy.address, **login)
-        assert tracking.wait(10).status == "ready"
+        state = tracking.wait(10)
+        assert (state.status, state.login) == ("ready", told)
         runs = MlflowRunStore(settings, tracking)
         registry = MlflowModelRegistry(settings, tracking)
         record = RunMaker(runs, tmp_path).record()
@@ -139,7 +146,8 @@ def test_a_login_kept_in_mlflows_own_file_counts(make, authority, mlflow_address
     )
     with Proxy(mlflow_address, wants=BASIC, context=authority.context()) as proxy:
         settings, tracking = make(proxy.address)
-        assert tracking.wait(10).status == "ready"
+        state = tracking.wait(10)
+        assert (state.status, state.login) == ("ready", "file")
         MlflowRunStore(settings, tracking).search_runs()
 
 

@@ -134,6 +134,7 @@ class RunStore(Protocol):
 
 
 TrackingStatus = Literal["off", "starting", "ready", "unreachable"]
+TrackingLogin = Literal["token", "password", "file", "none"]
 TrackingProblem = Literal[
     "denied", "refused", "timeout", "dns", "tls", "network", "http", "not_mlflow", "failed"
 ]
@@ -145,7 +146,8 @@ class TrackingState(Frozen):
     `can_start_local`: the address is a dead one on this machine, and the local server could be started instead.
     `problem` is why it is unreachable (its sentence is `tracking.problem.<problem>`; `denied`: it answers, but does
     not accept our token or password; `failed`: the local server did not start); `detail` is the system's own words
-    for it, or the last lines of the local server's log.
+    for it, or the last lines of the local server's log. `login`: what is sent to it, a token or user and password, from
+    the environment or from MLflow's credentials file.
     """
 
     status: TrackingStatus
@@ -155,6 +157,7 @@ class TrackingState(Frozen):
     problem: TrackingProblem | None = None
     detail: str = ""
     can_start_local: bool = False
+    login: TrackingLogin = "none"
 
 
 class TrackingServer(Protocol):

@@ -11,7 +11,7 @@ from typing import Literal
 
 from dspyui.adapters.local_stack.hold import Hold
 from dspyui.adapters.local_stack.kept import KeptSpec, KeptState
-from dspyui.adapters.local_stack.probe import Answer, Prober, Silence, is_loopback
+from dspyui.adapters.local_stack.probe import Answer, Prober, Silence, is_loopback, login_kind
 from dspyui.adapters.local_stack.statistics import gather_statistics
 from dspyui.domain.runs import TrackingState
 from dspyui.errors import UnavailableError
@@ -48,7 +48,10 @@ class MlflowServer:
         self._default_address = default_address
         spec = mlflow_spec(settings, first_port)
         self._hold = Hold(replace(spec, command=command or spec.command), mlflow_environment(settings))
-        self._state = TrackingState(status="starting" if settings.mlflow_enabled else "off")
+        self._login = login_kind(settings.child_environment)
+        self._state = TrackingState(
+            status="starting" if settings.mlflow_enabled else "off", login=self._login
+        )
         self._changed = threading.Condition()
         self._wake = threading.Event()
         self._closing = threading.Event()
@@ -171,7 +174,7 @@ class MlflowServer:
 
     def _tell(self, state: TrackingState) -> None:
         with self._changed:
-            self._state = state
+            self._state = state.model_copy(update={"login": self._login})
             self._changed.notify_all()
 
 

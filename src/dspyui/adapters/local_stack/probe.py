@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from dspyui.domain.runs import TrackingProblem
+from dspyui.domain.runs import TrackingLogin, TrackingProblem
 
 _VERSION = re.compile(r"\d+\.\d+[\w.+-]*")
 _DENIED = {401, 403}
@@ -21,6 +21,7 @@ _DENIED = {401, 403}
 _WRONG_HOST = "Invalid Host header"
 # Any call that needs to be let in; MLflow's own login leaves `/health` open.
 _ADMISSION = "/api/2.0/mlflow/experiments/search?max_results=1"
+_USER_AND_PASSWORD = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +109,14 @@ def _judged(health: str, version: str) -> Answer | Silence:
     return Answer(version.strip())
 
 
+def login_kind(environment: Mapping[str, str]) -> TrackingLogin:
+    """How MLflow's client would log in: user and password go before a token."""
+    if _login(environment) is None:
+        return "token" if environment.get("MLFLOW_TRACKING_TOKEN") else "none"
+    given = all(environment.get(name) for name in _USER_AND_PASSWORD)
+    return "password" if given else "file"
+
+
 def _client(address: str, environment: Mapping[str, str]) -> httpx.Client:
     token = environment.get("MLFLOW_TRACKING_TOKEN")
     login = _login(environment)
@@ -127,9 +136,8 @@ def _login(environment: Mapping[str, str]) -> tuple[str, str] | None:
     kept = configparser.ConfigParser(interpolation=None)
     if home := environment.get("HOME"):
         kept.read(Path(home) / ".mlflow" / "credentials", encoding="utf-8")
-    names = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")
     user, password = (
-        environment.get(name) or kept.get("mlflow", name.lower(), fallback="") for name in names
+        environment.get(name) or kept.get("mlflow", name.lower(), fallback="") for name in _USER_AND_PASSWORD
     )
     return (user, password) if user and password else None
 

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
 
 from nicegui import app, ui
 from pydantic import SecretStr
@@ -111,19 +110,11 @@ def _mlflow_facts(page: Page) -> None:
         if state.version:
             fact(text("ui.settings.version"), state.version)
         fact(text("ui.settings.experiment"), page.services.settings.mlflow_experiment_name)
-        fact(text("ui.settings.login"), text(f"ui.settings.login_{_mlflow_login(page.services.settings)}"))
+        fact(text("ui.settings.login"), text(f"ui.settings.login_{state.login}"))
     if state.problem:
         tag("p", text(f"tracking.problem.{state.problem}"), "d-note")
     if state.detail:
         code(state.detail)
-
-
-def _mlflow_login(settings: Settings) -> Literal["token", "password", "none"]:
-    """How MLflow is logged in to, by what the environment holds; a token goes before a password there."""
-    given = settings.child_environment
-    if given.get("MLFLOW_TRACKING_TOKEN"):
-        return "token"
-    return "password" if given.get("MLFLOW_TRACKING_USERNAME") else "none"
 
 
 def _program_card(page: Page) -> None:
