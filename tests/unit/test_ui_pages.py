@@ -702,6 +702,22 @@ async def test_the_banner_comes_and_offers_the_local_server(user: User, world: W
     assert exists(user, marker="start-local-mlflow")
 
 
+@pytest.mark.parametrize(
+    ("login", "said"),
+    [
+        ("token", "Login a token (MLFLOW_TRACKING_TOKEN)"),
+        ("password", "Login user name and password (MLFLOW_TRACKING_USERNAME, MLFLOW_TRACKING_PASSWORD)"),
+        ("file", "Login user name and password (from ~/.mlflow/credentials)"),
+        ("none", "Login none"),
+    ],
+)
+async def test_settings_tell_how_mlflow_is_logged_in_to(user: User, world: World, login: str, said: str):
+    world.tracking.now = world.tracking.now.model_copy(update={"login": login})
+    await user.open("/settings")
+    await until(sees(user, marker="mlflow-card"))
+    await until(lambda: said in words(user, "mlflow-card"))
+
+
 async def test_running_jobs_are_counted_in_the_header(user: User, world: World):
     world.submitted()
     await user.open("/settings")

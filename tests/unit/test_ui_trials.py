@@ -71,15 +71,29 @@ async def test_a_finished_job_without_trials_draws_none(user: User, world: World
     assert [one["name"] for one in charts[0].options["series"]] == ["Baseline"]
 
 
-@pytest.mark.parametrize(
-    ("language", "said"),
-    [("en", "Embedding requests 3 (1,200 tokens)"), ("zh", "嵌入请求 3 次（1,200 个 token）")],
-)
-async def test_embeddings_stand_beside_the_calls(user: User, world: World, language: str, said: str):
+ASKED = {
+    "en": "Duration 12 s LM calls 7 Cache hits 1 Tokens 123 (100 in, 23 out) "
+    "Embedding requests 3 (1,200 tokens) Cost {}",
+    "zh": "用时 12 秒 LM 调用 7 缓存命中 1 Token 123（输入 100，输出 23） 嵌入请求 3 次（1,200 个 token） 费用 {}",
+}
+COSTS = [
+    ("en", None, "not known: a model has no listed price"),
+    ("en", 0.0, "$0.00"),
+    ("en", 0.0125, "about $0.013"),
+    ("zh", None, "未知：有模型没有公开价格"),
+    ("zh", 0.0, "$0.00"),
+    ("zh", 0.0125, "约 $0.013"),
+]
+
+
+@pytest.mark.parametrize(("language", "cost", "said"), COSTS)
+async def test_what_was_asked_and_what_it_cost(
+    user: User, world: World, language: str, cost: float | None, said: str
+):
     job_id = world.done()
     found = result()
-    usage = found.usage.model_copy(update={"embedding_calls": 3, "embedding_tokens": 1200})
+    usage = found.usage.model_copy(update={"embedding_calls": 3, "embedding_tokens": 1200, "cost": cost})
     world.jobs.write_result(job_id, found.model_copy(update={"usage": usage}))
     await user.open(f"/jobs/{job_id}?lang={language}")
     await until(sees(user, marker="record"))
-    assert said in words(user, "record")
+    assert ASKED[language].format(said) in words(user, "record")
