@@ -33,7 +33,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from compile_overhead import Tracking, say
+from common import say
+from compile_overhead import Tracking
 
 TARGETS = {"untracked": 0.95, "traced": 0.90, "stored": 0.6}
 LONG, SHORT = (16, 0.2), (64, 0.02)

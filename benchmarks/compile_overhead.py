@@ -17,7 +17,6 @@ import json
 import os
 import re
 import shutil
-import socket
 import statistics
 import subprocess
 import sys
@@ -31,6 +30,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+from common import free_port, say
+
 os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 
@@ -41,11 +42,6 @@ SERVER_SECONDS = 120.0
 LESSON = "Answer with the SECOND WORD of the message."
 SPLIT = {"train": 0.5, "validation": 0.2, "test": 0.3}
 OPTIMIZERS: dict[str, dict[str, Any]] = {"bootstrap_few_shot": {}, "miprov2": {}}
-
-
-def say(line: str) -> None:
-    """A line of progress."""
-    print(line, file=sys.stderr, flush=True)
 
 
 class FakeLM:
@@ -114,9 +110,7 @@ class Tracking:
     """A local MLflow server on SQLite in a folder."""
 
     def __init__(self, folder: Path) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
+        port = free_port()
         self.address = f"http://127.0.0.1:{port}"
         self._log = (folder / "mlflow.log").open("ab")
         self._process = subprocess.Popen(

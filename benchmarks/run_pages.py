@@ -13,7 +13,6 @@ import json
 import os
 import random
 import signal
-import socket
 import statistics
 import subprocess
 import sys
@@ -26,24 +25,14 @@ from typing import Any
 
 import httpx
 
+from common import free_port, say
+
 TARGET_SECONDS = 1.0
 START_SECONDS = 180.0
 EXPERIMENT = "Scale"
 SORTS = (
     "started", "name", "program", "module", "optimizer", "lm", "baseline", "score", "difference", "cost", "duration",
 )  # fmt: skip
-
-
-def say(line: str) -> None:
-    """A line of progress."""
-    print(line, file=sys.stderr, flush=True)
-
-
-def free_port() -> int:
-    """A port of loopback that nothing listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def seed(database: str, runs: int, versions: int) -> str:

@@ -11,7 +11,6 @@ import argparse
 import json
 import os
 import signal
-import socket
 import statistics
 import subprocess
 import sys
@@ -22,6 +21,8 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from common import free_port, say
 
 TARGET_RATIO = 2.0
 HEAVY = ("dspy", "mlflow", "dbos")
@@ -41,18 +42,6 @@ def hook(event, arguments):
 sys.addaudithook(hook)
 runpy.run_module("dspyui", run_name="__main__", alter_sys=True)
 """
-
-
-def say(line: str) -> None:
-    """A line of progress."""
-    print(line, file=sys.stderr, flush=True)
-
-
-def free_port() -> int:
-    """A port of loopback that nothing listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def page_answers(port: int) -> bool:
