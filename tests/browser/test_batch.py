@@ -8,6 +8,7 @@ import pytest
 from playwright.sync_api import expect
 
 from tests.batch_world import asked, program, second_word, write_rows
+from tests.browser.looks import fits_at_every_width
 from tests.fake_openai import FakeOpenAI, Fault
 from tests.program import Program
 from tests.waiting import wait_until
@@ -60,6 +61,7 @@ def test_a_batch_from_the_form_to_the_download(tmp_path, running, lm, mlflow_add
     assert [line["product"] for line in lines] == [None if n == 7 else f"thing{n}" for n in range(ROWS)]
     expect(page.get_by_test_id("batch-run")).to_be_visible(timeout=60_000)
     expect(page.get_by_test_id("batch-record")).to_contain_text(str(ROWS), timeout=60_000)
+    fits_at_every_width(page)
 
     bad.clear()
     before = len(fake.requests)

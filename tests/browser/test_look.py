@@ -7,37 +7,16 @@ from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import pytest
-from playwright.sync_api import Page, expect
+from argon2 import PasswordHasher
+from playwright.sync_api import expect
 
 from dspyui.domain.compiles import Progress
 from dspyui.settings import Settings
 from tests.api.world import World
+from tests.browser.looks import LOOKS, VIEWPORTS, fits, settled
 from tests.program import Program
 
 pytestmark = pytest.mark.browser
-
-VIEWPORTS = {"wide": {"width": 1280, "height": 800}, "phone": {"width": 390, "height": 844}}
-LOOKS = [("zh", "light", "wide"), ("en", "dark", "wide"), ("en", "light", "phone"), ("zh", "dark", "phone")]
-
-# Elements beyond the right edge, unless something around them scrolls by itself.
-OVERFLOWING = """() => [...document.querySelectorAll('header *, main *')].filter(shown => {
-  const box = shown.getBoundingClientRect();
-  if (!box.width || !box.height || box.right <= innerWidth + 1) return false;
-  for (let around = shown; around && around !== document.body; around = around.parentElement)
-    if (['auto', 'scroll', 'hidden'].includes(getComputedStyle(around).overflowX)) return false;
-  return true;
-}).map(shown => shown.outerHTML.slice(0, 150))"""
-
-# What can be pressed or filled in, and has no name for a screen reader.
-NAMELESS = """() => [...document.querySelectorAll(
-  'button, a[href], input:not([type=hidden]):not([type=file]), textarea, [role=combobox], [role=switch]'
-)].filter(shown => {
-  const hidden = !shown.offsetParent || getComputedStyle(shown).visibility === 'hidden';
-  if (hidden || shown.closest('[aria-hidden=true]')) return false;
-  const labels = shown.labels ? [...shown.labels].map(label => label.innerText).join('') : '';
-  return !(shown.getAttribute('aria-label') || shown.innerText?.trim() || labels.trim()
-    || shown.title || shown.closest('[aria-label]:not(section):not(nav)'));
-}).map(shown => shown.outerHTML.slice(0, 200))"""
 
 
 class Shown:
@@ -59,6 +38,10 @@ class Shown:
             "/runs",
             "/models",
             "/settings",
+            "/help",
+            "/help/optimizers",
+            "/batch",
+            "/batch/nope",
             "/data",
             f"/data/{kept.digest}",
         )
@@ -73,24 +56,50 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shown]:
         yield running
 
 
-def settled(page: Page) -> None:
-    """The page is connected and what it loads is there."""
-    expect(page.locator("h1")).to_be_visible()
-    expect(page.locator("[aria-busy=true]")).to_have_count(0)
-    if page.url.split("?")[0].count("/") == 3 and page.get_by_test_id("summary").count():
-        expect(page.get_by_test_id("form-ready")).to_be_visible()
-
-
 @pytest.mark.parametrize(("language", "theme", "size"), LOOKS)
 def test_pages_fit_and_everything_has_a_name(shown: Shown, open_page, language, theme, size):
     page = open_page(shown.address, f"/?lang={language}", viewport=VIEWPORTS[size], color_scheme=theme).page
     for path in shown.paths:
         page.goto(shown.address + path)
         settled(page)
-        assert page.evaluate("document.documentElement.scrollWidth") <= VIEWPORTS[size]["width"], path
-        assert page.evaluate(OVERFLOWING) == [], path
-        assert page.evaluate(NAMELESS) == [], path
+        fits(page, size, path)
         assert page.evaluate("document.body.classList.contains('body--dark')") == (theme == "dark")
+
+
+@pytest.mark.parametrize(("language", "theme", "size"), LOOKS)
+def test_the_form_fits_with_everything_unfolded(shown: Shown, open_page, language, theme, size):
+    page = open_page(
+        shown.address, f"/?lang={language}&start=products", viewport=VIEWPORTS[size], color_scheme=theme
+    ).page
+    settled(page)
+    page.get_by_test_id("optimizer").click()
+    page.get_by_role("option", name="MIPROv2").click()
+    expect(page.get_by_test_id("optimizer-auto")).to_be_visible()
+    settled(page)
+    folded = page.locator("main .q-expansion-item--collapsed > .q-expansion-item__container > .q-item")
+    for _ in range(40):
+        if folded.count() == 0:
+            break
+        count = folded.count()
+        folded.first.click()
+        expect(folded).not_to_have_count(count)
+    assert folded.count() == 0
+    expect(page.get_by_test_id("lm-prompt-own")).to_be_visible()
+    fits(page, size)
+
+
+@pytest.mark.parametrize(("language", "theme", "size"), LOOKS)
+def test_the_door_fits(tmp_path: Path, open_page, language, theme, size):
+    entry = f"ann:{PasswordHasher(time_cost=1, memory_cost=8, parallelism=1).hash('secret')}"
+    with Program(tmp_path, MLFLOW_ENABLED="false", DSPYUI_AUTH=entry) as program:
+        page = open_page(
+            f"http://127.0.0.1:{program.port}",
+            f"/login?lang={language}",
+            viewport=VIEWPORTS[size],
+            color_scheme=theme,
+        ).page
+        expect(page.locator("h1")).to_be_visible()
+        fits(page, size)
 
 
 def test_the_keyboard_reaches_the_main_action_and_shows_where_it_is(shown: Shown, open_page):
@@ -203,13 +212,11 @@ def test_a_file_with_its_split_and_other_columns_fits(
     expect(page.get_by_test_id("summary")).to_contain_text("20 / 0 / 10")
     expect(page.get_by_test_id("split-bar")).to_be_visible()
     expect(page.get_by_test_id("notice-test_small")).to_be_visible()
-    assert page.evaluate(OVERFLOWING) == []
-    assert page.evaluate(NAMELESS) == []
+    fits(page, size)
     page.get_by_test_id("file-to-grid").click()
     expect(page.get_by_test_id("cell-0-split")).to_be_visible()
     expect(page.get_by_test_id("summary")).to_contain_text("20 / 0 / 10")
-    assert page.evaluate(OVERFLOWING) == []
-    assert page.evaluate(NAMELESS) == []
+    fits(page, size)
 
 
 def test_times_are_the_visitors_own_from_the_first_look(shown: Shown, open_page):

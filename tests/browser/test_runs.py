@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import expect
 
 from dspyui.adapters.mlflow_store.runs import MlflowRunStore
 from dspyui.settings import Settings
-from tests.browser.test_look import NAMELESS, OVERFLOWING, VIEWPORTS
+from tests.browser.looks import VIEWPORTS, fits
 from tests.contracts.fakes import StaticTracking
 from tests.program import Program
 from tests.run_world import record_of, result
@@ -48,13 +48,6 @@ def found(tmp_path_factory: pytest.TempPathFactory, mlflow_address: str) -> Iter
         runs[title] = store.send(record).run_id
     with Program(folder, MLFLOW_TRACKING_URI=mlflow_address, MLFLOW_EXPERIMENT_NAME=name) as program:
         yield Found(f"http://127.0.0.1:{program.port}", runs)
-
-
-def fits(page: Page, size: str) -> None:
-    """Nothing sticks out, and everything that can be used has a name."""
-    assert page.evaluate("document.documentElement.scrollWidth") <= VIEWPORTS[size]["width"]
-    assert page.evaluate(OVERFLOWING) == []
-    assert page.evaluate(NAMELESS) == []
 
 
 @pytest.mark.timeout(300)

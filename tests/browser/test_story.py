@@ -11,6 +11,7 @@ from urllib.parse import unquote
 import pytest
 from playwright.sync_api import expect
 
+from tests.browser.looks import fits_at_every_width, settled
 from tests.program import Program
 
 pytestmark = pytest.mark.browser
@@ -65,6 +66,8 @@ def test_compile_the_example_and_register_it(program: Program, mlflow_address: s
     page.get_by_test_id("registered-link").click()
     expect(page.get_by_test_id("stage")).to_contain_text("Staging")
     assert unquote(page.url).endswith("/models/抽取 product/1")
+    settled(page)
+    fits_at_every_width(page)
 
     _check_mlflow(mlflow_address, job_id, gained)
 
