@@ -1,6 +1,10 @@
 """Scoring with the bundled model: as an embedder beside its chat, and as a judge."""
 
+import json
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import httpx
 import pytest
@@ -61,6 +65,36 @@ def test_a_vector_is_the_same_whatever_is_embedded_beside_it(engine, address):
     for text, vector in zip(texts, together[:12], strict=True):
         alone = httpx.post(url, json={"input": [text]}, timeout=60).json()["data"][0]["embedding"]
         assert cosine(vector, alone) == pytest.approx(1, abs=0.001)
+
+
+EMBED = """
+import json, sys
+from pathlib import Path
+from dspyui.adapters.dspy_engine.engine import DspyEngine
+from dspyui.domain.lms import LOCAL_MODEL, EmbedderSpec, LMRoles, LMSpec
+
+address, cache, texts = sys.argv[1:]
+roles = LMRoles(task=LMSpec(), embedder=EmbedderSpec(model=LOCAL_MODEL))
+engine = DspyEngine(roles, environment={}, cache_folder=Path(cache), local_base_url=address)
+print(json.dumps(engine.score_tools().embed(json.loads(texts))))
+"""
+
+
+def embed_elsewhere(address, folder, texts):
+    """The vectors that another process gets, with a cache of its own."""
+    asked = [sys.executable, "-c", EMBED, address, str(folder / texts[0][:2]), json.dumps(texts)]
+    done = subprocess.run(asked, capture_output=True, text=True, timeout=200, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_two_processes_that_embed_at_the_same_time_get_the_right_vectors(address, tmp_path):
+    texts = [[f"{side}{n} The desk lamp is broken{' again' * n}." for n in range(25)] for side in "ab"]
+    with ThreadPoolExecutor(2) as threads:
+        found = list(threads.map(partial(embed_elsewhere, address, tmp_path), texts))
+    for asked, vectors in zip(texts, found, strict=True):
+        for text, vector in zip(asked, vectors, strict=True):
+            reply = httpx.post(f"{address}/embeddings", json={"input": [text]}, timeout=60).json()
+            assert cosine(vector, reply["data"][0]["embedding"]) == pytest.approx(1, abs=0.001)
 
 
 def test_similarity_of_answers(engine):

@@ -24,6 +24,7 @@ async def test_a_file_by_path_is_previewed_and_can_be_taken_into_the_rows(user: 
     element(user, "data-path").set_value(str(file))  # type: ignore[attr-defined]
     await until(sees(user, marker="columns-to-fields"))
     user.find(marker="columns-to-fields").click()
+    await until(lambda: any("Inputs: " in said and "Output: " in said for said in user.notify.messages))
     user.find(marker="program-name").type("qa")
     await until(sees(user, marker="form-ready"))
     assert "20" in words(user, "summary")

@@ -1,11 +1,15 @@
 """What metrics ask for: a judge, an embedder, a person's own metric. Each is made when it is first needed."""
 
+import os
+import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from functools import cached_property
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import dspy
 from dspy.clients._litellm import get_litellm
@@ -17,6 +21,7 @@ from dspy.utils.exceptions import LMError, LMProviderError
 from dspyui.adapters.dspy_engine import lms
 from dspyui.adapters.dspy_engine.modules import clean
 from dspyui.adapters.dspy_engine.optimizers import StoppedError
+from dspyui.adapters.files.atomic import file_lock
 from dspyui.domain.lms import EmbedderSpec
 from dspyui.domain.metrics import CustomMetric, MetricFiles
 from dspyui.domain.signatures import Row
@@ -132,9 +137,16 @@ def embedder_of(
     return _Embedder(spec, model, options, spent=spent, redact=redact)
 
 
-# The bundled model's server gives some of the texts that it embeds at the same time a wrong vector (0.69 to 0.73 by
-# cosine to the right one), in one request or in several; one after the other it gives each its own.
-_local_turn = threading.Lock()
+@contextmanager
+def _local_turn(address: str) -> Iterator[None]:
+    """Wait until nobody else embeds on this bundled server, in whichever process.
+
+    It gives some of the texts that it embeds at the same time a wrong vector (0.69 to 0.73 by cosine to the right
+    one), in one request or in several; one after the other it gives each its own.
+    """
+    port = urlsplit(address).port
+    with file_lock(Path(tempfile.gettempdir()) / f"dspyui-embedding-{os.getuid()}-{port}.lock"):
+        yield
 
 
 class _Embedder:
@@ -176,7 +188,7 @@ class _Embedder:
             missing = [text for text in dict.fromkeys(texts) if text not in found]
             size = 1 if self._spec.is_local else EMBED_BATCH
             for start in range(0, len(missing), size):
-                with _local_turn if self._spec.is_local else nullcontext():
+                with _local_turn(self._options["api_base"]) if self._spec.is_local else nullcontext():
                     found |= self._ask(missing[start : start + size])
             self._is_warm.set()
         return [found[text] for text in texts]

@@ -147,8 +147,12 @@ class DataPanel:
         if data.dealing == "shares" and (column := guess_split_column(self._columns)):
             data.dealing, data.split_column = "column", column
             self.split.draw()
-        fields_from_columns(self._form.draft, self._columns)
+        draft = self._form.draft
+        fields_from_columns(draft, self._columns)
         self._form.touch_shape()
+        # Their cards are further up, mostly out of sight.
+        inputs, outputs = (", ".join(field.name for field in fields) for fields in (draft.inputs, draft.outputs))
+        ui.notify(self._text("ui.data.fields_made", inputs=inputs, outputs=outputs), type="positive")
 
     async def _to_grid(self) -> None:
         form = self._form
