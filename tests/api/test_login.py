@@ -214,6 +214,7 @@ def test_a_huge_login_form_is_not_kept(guarded):
         ";;",
         f"ann:{HASH},bob:{OTHER}",
     ],
+    ids=["no-colon", "no-hash", "plain", "no-name", "space-in-name", "broken-hash", "nothing", "comma"],
 )
 def test_entries_that_are_none_are_refused_without_showing_them(entries):
     with pytest.raises(BadRequestError) as caught:

@@ -8,7 +8,7 @@ from playwright.sync_api import expect
 
 from dspyui.settings import Settings
 from tests.api.world import World, program
-from tests.browser.test_look import NAMELESS, VIEWPORTS
+from tests.browser.looks import NAMELESS, VIEWPORTS
 from tests.program import Program
 
 pytestmark = pytest.mark.browser

@@ -151,7 +151,9 @@ class DataPanel:
         fields_from_columns(draft, self._columns)
         self._form.touch_shape()
         # Their cards are further up, mostly out of sight.
-        inputs, outputs = (", ".join(field.name for field in fields) for fields in (draft.inputs, draft.outputs))
+        inputs, outputs = (
+            ", ".join(field.name for field in fields) for fields in (draft.inputs, draft.outputs)
+        )
         ui.notify(self._text("ui.data.fields_made", inputs=inputs, outputs=outputs), type="positive")
 
     async def _to_grid(self) -> None:
