@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
 # Installs what the tests need and runs them: bash test.sh [--all] [pytest's arguments]
-#   --all   the slow tests too: real servers, kills, outages (up to an hour)
+#   --all   the slow tests too, one after the other: real servers, kills, outages (up to an hour)
 set -euo pipefail
 unset CDPATH
 cd "$(dirname "${BASH_SOURCE[0]}")"
 LANGUAGE_FLAG=""
 source requirements/install.sh
 
-selection=(-m "not slow")
+# Two at a time, a file of tests to each; more processes only share the memory and the disk of a small machine.
+selection=(-m "not slow" -n 2 --dist loadfile)
 case "${1:-}" in
   --all)
     selection=()

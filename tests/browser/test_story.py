@@ -14,7 +14,7 @@ from playwright.sync_api import expect
 from tests.browser.looks import fits_at_every_width, settled
 from tests.program import Program
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 # The whole compile on two busy cores, in milliseconds.
 COMPILE = 280_000
