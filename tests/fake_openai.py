@@ -1,4 +1,7 @@
-"""A fake OpenAI-compatible server on loopback: as quick as wanted, and as faulty."""
+"""A fake server of language models on loopback, as quick as wanted, and as faulty.
+
+It speaks OpenAI's protocol, and the two others that DSPy has clients of its own for: Anthropic's and Gemini's.
+"""
 
 import hashlib
 import json
@@ -6,6 +9,8 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from email.message import Message
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -37,6 +42,10 @@ def last_input(messages: list[dict[str, str]], name: str) -> str:
 class FakeOpenAI:
     """Answers `/v1/chat/completions` with what `reply(messages)` gives, after `seconds`; keeps every request.
 
+    So it does for Anthropic's `/messages` and Gemini's `…:generateContent`, whose requests `reply` sees as OpenAI
+    would write them. `requests` holds the bodies as they were sent, `headers` and `paths` what came with each, `spent`
+    the tokens (sent, got) that each answer spoke of.
+
     `/v1/embeddings` counts the words of a text, so that texts are near one another when they share words;
     `embed_fault` is answered instead when it is set, `embed_answer` may change the list of vectors. Its requests are in
     `embedded`.
@@ -50,6 +59,9 @@ class FakeOpenAI:
         self.seconds = seconds
         self.requests: list[dict[str, Any]] = []
         self.keys: list[str] = []
+        self.headers: list[Message] = []
+        self.paths: list[str] = []
+        self.spent: list[tuple[int, int]] = []
         self.embedded: list[dict[str, Any]] = []
         self.embed_fault: Fault | None = None
         self.embed_answer: Callable[[list[dict[str, Any]]], list[dict[str, Any]]] | None = None
@@ -67,14 +79,16 @@ class FakeOpenAI:
                     self._embed(body)
                     return
                 fake.requests.append(body)
+                fake.headers.append(self.headers)
+                fake.paths.append(self.path)
                 fake.wait_while_held()
                 time.sleep(fake.seconds)
-                said = fake.reply(body["messages"])
+                said = fake.reply(conversation(body))
                 if isinstance(said, Fault):
                     usual = json.dumps({"error": {"message": said.message}})
                     self._send(said.status, usual if said.body is None else said.body, said.headers)
                 else:
-                    self._send(200, json.dumps(_completion(body, said)), {})
+                    self._send(200, json.dumps(fake.document(self.path, body, said)), {})
 
             def _embed(self, body: dict[str, Any]) -> None:
                 fake.embedded.append(body)
@@ -111,7 +125,9 @@ class FakeOpenAI:
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
-        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+        # It looks so often, in seconds, whether it is to end: half a second, as usual, would be most of many a test.
+        serve = partial(self._server.serve_forever, poll_interval=0.02)
+        self._thread = threading.Thread(target=serve, daemon=True)
 
     @property
     def base_url(self) -> str:
@@ -134,7 +150,17 @@ class FakeOpenAI:
 
     def prompts(self) -> list[str]:
         """All text of each request, in order."""
-        return ["\n".join(m["content"] for m in request["messages"]) for request in list(self.requests)]
+        return ["\n".join(m["content"] for m in conversation(request)) for request in list(self.requests)]
+
+    def document(self, path: str, body: dict[str, Any], text: str) -> dict[str, Any]:
+        """The reply to a request at the path, as the protocol writes it."""
+        sent, got = sum(len(m["content"].split()) for m in conversation(body)), len(text.split())
+        self.spent.append((sent, got))
+        if path.endswith("/messages"):
+            return _anthropic(body, text, sent, got)
+        return (
+            _gemini(text, sent, got) if path.endswith(":generateContent") else _openai(body, text, sent, got)
+        )
 
     def __enter__(self) -> "FakeOpenAI":
         self._thread.start()
@@ -155,9 +181,23 @@ def word_counts(text: str, size: int = 64) -> list[float]:
     return vector
 
 
-def _completion(body: dict[str, Any], text: str) -> dict[str, Any]:
-    sent = sum(len(m["content"].split()) for m in body["messages"])
-    got = len(text.split())
+def conversation(body: dict[str, Any]) -> list[dict[str, str]]:
+    """The messages of a request in any of the three protocols, as OpenAI writes them."""
+    if "contents" in body:
+        roles = {"model": "assistant", "user": "user"}
+        system = _text(body.get("systemInstruction", {}).get("parts", []))
+        turns = [{"role": roles[turn["role"]], "content": _text(turn["parts"])} for turn in body["contents"]]
+    else:
+        system = _text(body.get("system", []))
+        turns = [message | {"content": _text(message["content"])} for message in body["messages"]]
+    return [{"role": "system", "content": system}, *turns] if system else turns
+
+
+def _text(content: str | list[dict[str, Any]]) -> str:
+    return content if isinstance(content, str) else "\n".join(part["text"] for part in content)
+
+
+def _openai(body: dict[str, Any], text: str, sent: int, got: int) -> dict[str, Any]:
     return {
         "id": "chatcmpl-fake",
         "object": "chat.completion",
@@ -166,3 +206,22 @@ def _completion(body: dict[str, Any], text: str) -> dict[str, Any]:
         "choices": [{"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}],
         "usage": {"prompt_tokens": sent, "completion_tokens": got, "total_tokens": sent + got},
     }
+
+
+def _anthropic(body: dict[str, Any], text: str, sent: int, got: int) -> dict[str, Any]:
+    return {
+        "id": "msg_fake",
+        "type": "message",
+        "role": "assistant",
+        "model": body["model"],
+        "content": [{"type": "text", "text": text}],
+        "stop_reason": "end_turn",
+        "stop_sequence": None,
+        "usage": {"input_tokens": sent, "output_tokens": got},
+    }
+
+
+def _gemini(text: str, sent: int, got: int) -> dict[str, Any]:
+    said = {"content": {"role": "model", "parts": [{"text": text}]}, "finishReason": "STOP", "index": 0}
+    counts = {"promptTokenCount": sent, "candidatesTokenCount": got, "totalTokenCount": sent + got}
+    return {"candidates": [said], "usageMetadata": counts, "responseId": "fake"}

@@ -1,6 +1,7 @@
 """The DSPy engine against a fake OpenAI-compatible server: what it sends, counts, traces, keeps and refuses."""
 
 import json
+import threading
 
 import pytest
 
@@ -265,3 +266,114 @@ def test_the_seed_decides_which_rows_become_demos(make, kind):
         demos = tuple(demo["product"] for p in optimised.predictors() for demo in p.demos)
         assert found.setdefault(seed, demos) == demos
     assert len(set(found.values())) > 1
+
+
+# Every role's settings, as its own server meets them.
+
+
+def ask_the_task(engine, _on_error):
+    engine.predict(engine.build(program()), {"message": "My lamp broke."}, tags={})
+
+
+def optimising(optimizer):
+    """The optimizer asks the role; three rows are enough for it."""
+
+    def ask(engine, on_error):
+        spec = compile_spec(optimizer)
+        engine.optimise(engine.build(spec.program), spec, train=ROWS[:3], validation=[], on_error=on_error)
+
+    return ask
+
+
+def ask_the_judge(engine, _on_error):
+    engine.score_tools().judge("Say it.")
+
+
+ASK = {
+    "task": ask_the_task,
+    "prompt": optimising(OptimizerSpec(kind="gepa", params={"max_metric_calls": 7})),
+    "teacher": optimising(OptimizerSpec(params={"max_labeled_demos": 0})),
+    "judge": ask_the_judge,
+}
+
+
+@pytest.fixture(params=ASK)
+def own(request):
+    """The server of a model that plays one role; `own.role` says which."""
+    with FakeOpenAI(lambda _messages: chat(product="thing0")) as made:
+        made.role = request.param
+        yield made
+
+
+@pytest.fixture
+def ask(own, server, tmp_path):
+    """Has the model asked in its role by a fresh engine; gives the codes of what failed."""
+    server.reply = lambda _messages: chat(
+        product="wrong"
+    )  # so that there is something to write a prompt about
+
+    def ask(**settings):
+        spec = LMSpec(**{"model": "openai/own", "api_base": own.base_url, "num_retries": 0, **settings})
+        task = LMSpec(model="openai/fake", api_base=server.base_url)
+        engine = DspyEngine(
+            LMRoles(**{"task": task, own.role: spec}), environment={}, cache_folder=tmp_path / "cache"
+        )
+        failed = []
+        try:
+            ASK[own.role](engine, failed.append)
+        except FailedError as exc:
+            failed.append(exc)
+        return {error.code for error in failed}
+
+    return ask
+
+
+def test_a_roles_temperature_and_longest_reply_reach_its_server(own, ask):
+    assert ask(temperature=0.3, max_tokens=33) == set()
+    assert {(body["temperature"], body["max_tokens"]) for body in own.requests} == {(0.3, 33)}
+    own.requests.clear()
+    assert ask() == set()
+    assert own.requests, "other settings, another request"
+    assert not [body for body in own.requests if {"temperature", "max_tokens"} & set(body)]
+
+
+@pytest.mark.parametrize("cache", [True, False])
+def test_a_roles_replies_are_kept_or_asked_for_again(own, ask, cache):
+    ask(cache=cache)
+    first = len(own.requests)
+    assert first > 0
+    ask(cache=cache)
+    assert len(own.requests) == (first if cache else 2 * first)
+
+
+@pytest.mark.parametrize("retries", [0, 2])
+def test_a_role_is_tried_again_as_often_as_it_says(own, ask, waits, retries):
+    own.reply = lambda _messages: Fault(503, "busy")
+    assert ask(num_retries=retries) == {"engine.server"}
+    calls, left = divmod(len(own.requests), 1 + retries)
+    assert (calls > 0, left) == (True, 0)
+    assert waits == [1, 2][:retries] * calls
+
+
+def test_a_role_is_waited_for_no_longer_than_it_says(own, ask):
+    own.hold(after=0)
+    assert ask(timeout=0.1) == {"engine.timeout"}
+    assert own.requests
+
+
+def test_so_many_calls_are_made_at_once(make, server):
+    together, lock, asking = threading.Barrier(3), threading.Lock(), []
+
+    def reply_together(messages):
+        with lock:
+            asking.append(len(server.requests) - len(server.spent))
+        together.wait(30)
+        return reply(messages)
+
+    server.reply = reply_together
+    engine = make()
+    found = {}
+    inputs = [{"message": row["message"]} for row in ROWS[:6]]
+    engine.predict_all(engine.build(program()), inputs, threads=3, tags={}, on_done=found.__setitem__)
+    assert [found[i].outputs["product"] for i in range(6)] == [row["product"] for row in ROWS[:6]]
+    assert max(asking) <= 3

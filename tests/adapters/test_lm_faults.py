@@ -1,9 +1,6 @@
 """What can go wrong with a model, and what a person is told: the model, what happened, what to do."""
 
-from types import SimpleNamespace
-
 import pytest
-from dspy.clients import execution
 
 from dspyui.adapters.dspy_engine.engine import DspyEngine
 from dspyui.domain.lms import LMRoles, LMSpec
@@ -30,14 +27,6 @@ def ask(tmp_path):
                 return exc, server, engine
 
     return ask
-
-
-@pytest.fixture
-def waits(monkeypatch):
-    """How long the client would have slept, in seconds; it does not."""
-    slept = []
-    monkeypatch.setattr(execution, "time", SimpleNamespace(sleep=slept.append))
-    return slept
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from dspyui.domain.lms import EmbedderSpec, LMRoles, LMSpec
 from dspyui.domain.metrics import MetricSpec, score_row
 from dspyui.domain.optimizers import OPTIMIZERS, OptimizerSpec
 from dspyui.domain.programs import MODULES, CompiledProgram, ModuleSpec, ProgramSpec
-from dspyui.errors import FailedError, RefusedError
+from dspyui.errors import BadRequestError, FailedError, RefusedError
 from tests.fake_openai import FakeOpenAI, Fault, chat, last_input
 from tests.learner import LESSON, SIGNATURE, learn, rows
 
@@ -197,7 +197,7 @@ def test_without_validation_rows_the_training_rows_serve(world, kind):
     assert world.score(world.optimise(spec, train=train, validation=[])) == 1.0
 
 
-@pytest.mark.parametrize("kind", [kind for kind in OPTIMIZERS if kind not in {"none", "gepa"}])
+@pytest.mark.parametrize("kind", [kind for kind in OPTIMIZERS if kind != "none"])
 def test_the_least_rows_that_are_let_through_run(world, kind):
     params = {**SMALL.get(kind, {}), **({"bsize": 1} if kind == "simba" else {})}
     spec = world.spec(OptimizerSpec(kind=kind, params=params))
@@ -208,6 +208,57 @@ def test_the_least_rows_that_are_let_through_run(world, kind):
         spec.optimizer.check_rows(train=need, validation=len(validation))
         live = world.optimise(spec, train=rows(need), validation=validation)
         assert 0.5 <= world.score(live) <= 1.0
+
+
+@pytest.mark.parametrize(
+    ("kind", "params", "train", "validation", "said"),
+    [
+        ("bootstrap_few_shot", {}, 0, 5, "example_idx"),
+        ("bootstrap_few_shot_with_random_search", {}, 0, 5, "example_idx"),
+        ("knn_few_shot", {}, 0, 5, "shapes"),
+        ("copro", {}, 0, 5, "at least one example"),
+        ("miprov2", {}, 0, 5, "Trainset cannot be empty"),
+        ("miprov2", {}, 1, 0, "at least 2 examples"),
+        ("miprov2", {"auto": None, "num_candidates": 3, "num_trials": 3}, 9, 34, "Minibatch size cannot"),
+        ("miprov2", {"minibatch_size": 52}, 9, 51, "Minibatch size cannot"),
+        ("miprov2", {"minibatch_size": 60}, 70, 0, "Minibatch size cannot"),
+        ("simba", {"bsize": 8}, 7, 5, "Trainset too small: 7 < 8"),
+        ("gepa", {}, 0, 5, "non-empty"),
+        ("infer_rules", {}, 0, 5, "example_idx"),
+        ("infer_rules", {}, 1, 0, "example_idx"),
+    ],
+)
+def test_what_is_refused_is_what_dspy_itself_cannot_run_on(world, kind, params, train, validation, said):
+    spec = world.spec(OptimizerSpec(kind=kind, params={**SMALL.get(kind, {}), **params}))
+    with pytest.raises(BadRequestError):
+        spec.optimizer.check_rows(train=train, validation=validation)
+    with pytest.raises(
+        (FailedError, ValueError)
+    ) as caught:  # KNNFewShot begins its work with the first question
+        world.score(world.optimise(spec, train=rows(train), validation=rows(validation, start=100)))
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("kind", "params", "said"),
+    [
+        ("miprov2", {"num_candidates": 5}, "If auto is not None"),
+        ("miprov2", {"num_trials": 5}, "If auto is not None"),
+        ("miprov2", {"auto": None}, "num_candidates must also be provided"),
+        ("miprov2", {"auto": None, "num_candidates": 5}, "num_trials must also be provided"),
+        ("miprov2", {"auto": None, "num_trials": 5}, "num_candidates must also be provided"),
+        ("miprov2", {"max_bootstrapped_demos": 0}, "empty range"),
+        ("gepa", {}, "Exactly one of"),
+        ("gepa", {"auto": "light", "max_full_evals": 3}, "Exactly one of"),
+    ],
+)
+def test_parameters_that_are_refused_together_are_refused_by_dspy(world, kind, params, said):
+    with pytest.raises(BadRequestError):
+        OptimizerSpec(kind=kind, params=params)
+    unchecked = OptimizerSpec.model_construct(kind=kind, params=params)
+    with pytest.raises(FailedError) as caught:
+        world.optimise(world.spec(OptimizerSpec(kind="none")).model_copy(update={"optimizer": unchecked}))
+    assert said in str(caught.value)
 
 
 # Roles.

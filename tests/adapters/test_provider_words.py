@@ -21,7 +21,10 @@ SHAPES = {
     "text": {"error": WORDS},
 }
 # Some go through DSPy's own client, the others through LiteLLM's clients for them.
-PROVIDERS = ("openai", "anthropic", "groq", "mistral", "cohere_chat", "azure", "together_ai", "nebius")
+PROVIDERS = (
+    "openai", "anthropic", "gemini", "groq", "deepseek", "openrouter", "mistral", "cohere_chat", "azure", "together_ai",
+    "nebius",
+)  # fmt: skip
 
 
 def test_the_words_of_every_provider_come_through_alone(tmp_path):

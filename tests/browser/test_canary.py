@@ -27,8 +27,11 @@ from tests.waiting import wait_until
 
 pytestmark = pytest.mark.slow
 
-# Names that do not say that they hold a secret, and one that does.
-IN_ENVIRONMENT, TYPED_IN = "MY_SERVER", "MY_TYPED_KEY"
+# Who has a key of its own, and the variables of them all: names that do not say that they hold a secret, and such as
+# the Settings page takes.
+ROLES = ("task", "prompt", "judge", "embedder")
+IN_ENVIRONMENT = {role: f"MY_{role.upper()}" for role in ROLES}
+TYPED_IN = {role: f"MY_{role.upper()}_KEY" for role in ROLES}
 ROWS = [{"message": f"My thing{i}q broke.", "product": f"thing{i}q"} for i in range(20)]
 
 
@@ -52,23 +55,34 @@ def refusal(key: str) -> Fault:
     return Fault(401, f"Incorrect API key provided: {key}; {quote(key, safe='')}. Look it up.")
 
 
-def moody(key: str) -> Callable[[list[dict[str, str]]], str | Fault]:
+def moody(
+    key: str, then: Callable[[list[dict[str, str]]], str] = answer
+) -> Callable[[list[dict[str, str]]], str | Fault]:
     """Fails at the first two requests: an optimizer passes over them, and its library logs what was said."""
     left = [Fault(500, refusal(key).message) for _ in range(2)]
-    return lambda messages: left.pop() if left else answer(messages)
+    return lambda messages: left.pop() if left else then(messages)
 
 
-def spec(variable: str, task: str, teacher: str | None = None) -> dict[str, object]:
-    def lm(address: str) -> dict[str, object]:
-        return {"model": "openai/fake", "api_base": address, "api_key_env": variable, "num_retries": 0}
+def model(server: FakeOpenAI, variable: str) -> dict[str, object]:
+    return {"model": "openai/fake", "api_base": server.base_url, "api_key_env": variable}
 
+
+def lm(server: FakeOpenAI, variable: str) -> dict[str, object]:
+    return {**model(server, variable), "num_retries": 0}
+
+
+def spec(
+    task: dict[str, object], *, others: dict[str, object] | None = None, **more: object
+) -> dict[str, object]:
+    """A compile by this task's model; `others` play the other roles, `more` are other parts of the spec."""
     return {
         "program": {
             "name": "canary",
             "signature": {"inputs": [{"name": "message"}], "outputs": [{"name": "product"}]},
         },
-        "lms": {"task": lm(task), **({"teacher": lm(teacher)} if teacher else {})},
+        "lms": {"task": task, **(others or {})},
         "data": {"rows": ROWS},
+        **more,
     }
 
 
@@ -109,17 +123,33 @@ def lm_test(program: Program, address: str, variable: str, key: str) -> str:
     return ran.stdout + ran.stderr
 
 
-def type_key(open_page, program: Program, key: str) -> None:
-    """As a person does it, on the Settings page."""
+def type_keys(open_page, program: Program, keys: dict[str, str]) -> None:
+    """As a person does it, on the Settings page; `keys` by their variables."""
     page = open_page(str(program.client.base_url).rstrip("/"), "/settings?lang=en").page
     page.get_by_test_id("key-provider").click()
     page.get_by_role("option", name="Another variable").click()
-    page.get_by_test_id("key-variable").fill(TYPED_IN)
-    page.get_by_test_id("key-value").fill(key)
-    page.get_by_test_id("key-set").click()
-    page.get_by_test_id(f"key-{TYPED_IN}").wait_for()
-    assert key not in page.content()
+    for variable, key in keys.items():
+        page.get_by_test_id("key-variable").fill(variable)
+        page.get_by_test_id("key-value").fill(key)
+        page.get_by_test_id("key-set").click()
+        page.get_by_test_id(f"key-{variable}").wait_for()
+        assert key not in page.content()
     leave(page)
+
+
+def press_test(open_page, program: Program, address: str, variable: str) -> str:
+    """The compile page after its model was tested with a key that the server refuses."""
+    page = open_page(str(program.client.base_url).rstrip("/"), "/?lang=en").page
+    page.get_by_test_id("lm-model").fill("openai/fake")
+    page.get_by_test_id("lm-base").fill(address)
+    page.get_by_test_id("lm-key-variable").fill(variable)
+    page.get_by_test_id("lm-test").click()
+    said = page.get_by_test_id("lm-test-problem")
+    said.wait_for()
+    assert "Incorrect API key provided: ***" in said.inner_text()
+    shown = page.content()
+    leave(page)
+    return shown
 
 
 def leave(page: Page) -> None:
@@ -136,15 +166,16 @@ def recorded(program: Program, document: dict[str, object], status: str) -> str:
     return job_id
 
 
-@pytest.mark.parametrize("variable", [IN_ENVIRONMENT, TYPED_IN])
-def test_a_key_is_found_nowhere(open_page, mlflow_address, tmp_path, tmp_path_factory, variable):
-    key = canary()
-    given = {IN_ENVIRONMENT: key} if variable == IN_ENVIRONMENT else {}
+@pytest.mark.parametrize("variables", [IN_ENVIRONMENT, TYPED_IN], ids=["environment", "typed"])
+def test_a_key_is_found_nowhere(open_page, mlflow_address, tmp_path, tmp_path_factory, variables):
+    keys = {role: canary() for role in ROLES}
+    key, variable = keys["task"], variables["task"]
+    by_variable = {variables[role]: keys[role] for role in ROLES}
     settings = {
         "MLFLOW_TRACKING_URI": mlflow_address,
         "MLFLOW_LOG_TRACES_FROM_COMPILE": "true",
         "DSPYUI_LOCAL_LM": "false",
-        **given,
+        **(by_variable if variables is IN_ENVIRONMENT else {}),
     }
     with (
         FakeOpenAI(answer) as good,
@@ -152,26 +183,53 @@ def test_a_key_is_found_nowhere(open_page, mlflow_address, tmp_path, tmp_path_fa
         FakeOpenAI(moody(key)) as teacher,
         Program(tmp_path, **settings) as program,
     ):
-        if variable == TYPED_IN:
-            refused = program.client.post("/api/compile", json=spec(variable, good.base_url))
+        task = lm(good, variable)
+        if variables is TYPED_IN:
+            refused = program.client.post("/api/compile", json=spec(task))
             assert refused.json()["code"] == "lm.key_unset"
-            type_key(open_page, program, key)
-        done = recorded(program, spec(variable, good.base_url), "done")
-        moody_teacher = recorded(program, spec(variable, good.base_url, teacher.base_url), "done")
-        failed = recorded(program, spec(variable, bad.base_url), "failed")
-        model = f"canary-{secrets.token_hex(4)}"
-        said = [
-            program.client.get(f"/api/jobs/{failed}").text,
-            *_use(program, done, model, bad, variable),
-        ]
+            type_keys(open_page, program, by_variable)
+        done = recorded(program, spec(task), "done")
+        moody_teacher = recorded(program, spec(task, others={"teacher": lm(teacher, variable)}), "done")
+        failed = recorded(program, spec(lm(bad, variable)), "failed")
+        others = _other_roles(program, task, variables, keys)
+        name = f"canary-{secrets.token_hex(4)}"
+        said = [program.client.get(f"/api/jobs/{job_id}").text for job_id in (failed, *others)]
+        said += _use(program, done, name, bad, variable)
         said.append(lm_test(program, bad.base_url, variable, key))
-        said += _pages(open_page, program, (done, moody_teacher, failed), f"/models/{model}/1")
+        said.append(press_test(open_page, program, bad.base_url, variable))
+        said += _pages(open_page, program, (done, moody_teacher, failed, *others), f"/models/{name}/1")
     assert f"Bearer {key}" in good.keys
     assert f"Bearer {key}" in bad.keys
-    log = (tmp_path / "data" / "jobs" / moody_teacher / "log.txt").read_text()
-    assert "Incorrect API key provided: ***" in log
-    assert not [text for text in said if any(form in text for form in forms(key))]
-    assert found_in(tmp_path_factory.getbasetemp(), [key]) == []
+    for job_id in (moody_teacher, *others):
+        log = (tmp_path / "data" / "jobs" / job_id / "log.txt").read_text()
+        assert "Incorrect API key provided: ***" in log
+    assert not [text for text in said if any(form in text for one in keys.values() for form in forms(one))]
+    assert found_in(tmp_path_factory.getbasetemp(), list(keys.values())) == []
+
+
+def _other_roles(
+    program: Program, task: dict[str, object], variables: dict[str, str], keys: dict[str, str]
+) -> tuple[str, str]:
+    """Two compiles: one whose judge and prompt writer fail twice, each with its key; one whose embedder refuses."""
+    with (
+        FakeOpenAI(moody(keys["judge"], lambda _m: "Could be better.\nSCORE: 5")) as judge,
+        FakeOpenAI(moody(keys["prompt"], lambda _m: "```\nName the thing.\n```")) as writer,
+        FakeOpenAI(answer) as embedder,
+    ):
+        embedder.embed_fault = Fault(401, refusal(keys["embedder"]).message)
+        judged = spec(
+            task,
+            others={"judge": lm(judge, variables["judge"]), "prompt": lm(writer, variables["prompt"])},
+            metric={"kind": "llm_judge"},
+            optimizer={"kind": "gepa", "params": {"max_metric_calls": 20}},
+        )
+        similar = spec(
+            task, others={"embedder": model(embedder, variables["embedder"])}, metric={"kind": "similarity"}
+        )
+        found = recorded(program, judged, "done"), recorded(program, similar, "failed")
+    for role, server in (("judge", judge), ("prompt", writer), ("embedder", embedder)):
+        assert set(server.keys) == {f"Bearer {keys[role]}"}, role
+    return found
 
 
 def _use(program: Program, job_id: str, name: str, bad: FakeOpenAI, variable: str) -> list[str]:
@@ -213,14 +271,15 @@ def test_a_typed_key_is_gone_after_a_restart_and_the_job_says_so(open_page, tmp_
     settings = {"MLFLOW_ENABLED": "false", "DSPYUI_LOCAL_LM": "false"}
     with FakeOpenAI(answer, seconds=1) as slow:
         program = Program(tmp_path, **settings)
-        type_key(open_page, program, key)
-        job_id = program.compile(spec(TYPED_IN, slow.base_url))
+        variable = TYPED_IN["task"]
+        type_keys(open_page, program, {variable: key})
+        job_id = program.compile(spec(lm(slow, variable)))
         wait_until(lambda: slow.requests, seconds=60)
         program.kill()
         with Program(tmp_path, **settings) as again:
             found = again.wait(job_id, "failed", seconds=120)
             assert found["error"]["code"] == "lm.key_unset"
-            assert TYPED_IN in found["error"]["message"]
+            assert variable in found["error"]["message"]
             providers = again.get("/api/lms")["providers"]
             assert "typed" not in {provider["key"] for provider in providers}
     assert found_in(tmp_path, [key]) == []

@@ -192,6 +192,15 @@ def test_a_spec_that_cannot_be_split_costs_no_job(settings):
         assert caught.value.code == code
     rows = [{"message": f"m{n}", "product": "p", "part": "test"} for n in range(20)]
     with pytest.raises(BadRequestError) as caught:
-        world.submitted(data={"rows": rows, "split_column": "part"}, optimizer={"kind": "labeled_few_shot"})
+        world.submitted(data={"rows": rows, "split_column": "part"}, optimizer={"kind": "bootstrap_few_shot"})
     assert caught.value.code == "compile.train_small"
     assert world.jobs.search() == []
+
+
+def test_what_dspy_runs_without_training_rows_is_queued(settings):
+    world = World(settings)
+    rows = [{"message": f"m{n}", "product": "p", "part": "test"} for n in range(20)]
+    data = {"rows": rows, "split_column": "part"}
+    for kind in ("none", "labeled_few_shot"):
+        world.submitted(data=data, optimizer={"kind": kind})
+    assert len(world.jobs.search()) == 2

@@ -108,6 +108,21 @@ def test_no_job_is_made_without_its_key(settings: Settings, way: str) -> None:
     assert world.queue.submitted == []
 
 
+@pytest.mark.parametrize("role", ["task", "prompt", "teacher", "judge"])
+def test_no_job_is_made_with_settings_that_its_model_does_not_take(settings: Settings, role: str) -> None:
+    world = World(settings)
+    world.settings.keys.set("OPENAI_API_KEY", SecretStr("k" * 20))
+    for given in ({"temperature": 0.2}, {"max_tokens": 500}):
+        lms = {role: {"model": "openai/gpt-5-mini", **given}}
+        with pytest.raises(BadRequestError) as caught:
+            world.submitted(lms=lms)
+        assert caught.value.code == "lm.reasoning"
+        for language in ("en_US", "zh_CN"):
+            assert "openai/gpt-5-mini" in caught.value.text(language)
+            assert "16000" in caught.value.text(language)
+    assert world.jobs.search() == []
+
+
 def test_a_provider_that_nobody_knows_has_no_key_of_an_invented_name() -> None:
     assert key_variables("foo/bar") == ()
     assert key_variables("nebius/x") == ("NEBIUS_API_KEY",)

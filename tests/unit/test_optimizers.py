@@ -167,8 +167,8 @@ def test_what_dspy_would_refuse_is_refused_before(
 @pytest.mark.parametrize(
     ("kind", "params", "train", "validation", "code"),
     [
-        ("labeled_few_shot", {}, 0, 5, "compile.train_small"),
-        ("knn_few_shot", {}, 1, 5, "compile.train_small"),
+        ("bootstrap_few_shot", {}, 0, 5, "compile.train_small"),
+        ("knn_few_shot", {}, 0, 5, "compile.train_small"),
         ("miprov2", {}, 1, 0, "compile.train_small"),
         ("infer_rules", {}, 1, 0, "compile.train_small"),
         ("simba", {}, 31, 9, "optimizer.bsize"),
@@ -195,6 +195,8 @@ def test_rows_that_dspy_could_not_run_on(
     ("kind", "params", "train", "validation"),
     [
         ("none", {}, 0, 0),
+        ("labeled_few_shot", {}, 0, 0),
+        ("knn_few_shot", {}, 1, 0),
         ("simba", {"bsize": 8}, 8, 0),
         ("miprov2", {}, 1, 1),
         ("miprov2", {"minibatch_size": 99}, 9, 50),
@@ -219,6 +221,8 @@ def test_fewer_rows_than_wanted_are_a_warning() -> None:
         "optimizer_warning.no_validation.miprov2"
     ]
     assert OptimizerSpec(kind="none").warnings(train=0, validation=0) == ()
+    nothing = OptimizerSpec(kind="labeled_few_shot").warnings(train=0, validation=0)
+    assert [warning.key for warning in nothing] == ["optimizer_warning.no_train"]
 
 
 @pytest.mark.parametrize("language", ["en_US", "zh_CN"])
@@ -226,6 +230,6 @@ def test_every_warning_has_its_sentence(language: Any) -> None:
     text = Text(language)
     for kind, info in OPTIMIZERS.items():
         spec = OptimizerSpec(kind=kind, params=info.begins_with)
-        for validation in (0, 1):
-            for warning in spec.warnings(train=0, validation=validation):
+        for train, validation in ((0, 0), (1, 1)):
+            for warning in spec.warnings(train=train, validation=validation):
                 assert info.label in text(warning.key, **warning.values)

@@ -3,9 +3,11 @@
 import asyncio
 import re
 import threading
+from typing import Any
 
 import pytest
-from nicegui import app
+from nicegui import app, ui
+from nicegui.elements.mixins.text_element import TextElement
 from nicegui.testing import User
 from pydantic import SecretStr
 
@@ -13,16 +15,18 @@ from dspyui.domain.base import Fault
 from dspyui.domain.compiles import Evaluation, Progress, RowResult
 from dspyui.domain.intervals import Difference
 from dspyui.domain.jobs import JobEvent, RecordState
-from dspyui.domain.lms import LOCAL_MODEL, LocalLMState
+from dspyui.domain.lms import LOCAL_MODEL, LMRoles, LMSpec, LocalLMState
 from dspyui.domain.metrics import METRICS
 from dspyui.domain.optimizers import OPTIMIZERS
+from dspyui.domain.providers import OWN_SERVERS, PROVIDERS
 from dspyui.domain.registry import RegisterRequest
 from dspyui.domain.runs import TrackingState
 from dspyui.errors import CancelledError, FailedError, UnavailableError
 from dspyui.i18n import Text
-from dspyui.services.examples import EXAMPLES, example_spec
+from dspyui.services.examples import EXAMPLES, demo_spec, example_spec
 from dspyui.services.help import TOPICS
 from dspyui.settings import Settings
+from dspyui.ui.drafts import OTHER_ROLES
 from dspyui.ui.pages.settings import shown_settings
 from tests.api.world import MLFLOW, T0, MemoryRegistry, World, program, result
 from tests.pages import element, exists, sees, until, visitor, words
@@ -915,23 +919,111 @@ async def test_a_test_is_stopped(user: User, world: World):
     await until(sees(user, marker="lm-test"))
 
 
-async def test_a_role_gets_a_model_of_its_own(user: User, world: World):
+# The settings of a model, and how their controls' marks end.
+LM_SETTINGS = {
+    "temperature": "temperature",
+    "max_tokens": "max-tokens",
+    "num_retries": "retries",
+    "timeout": "timeout",
+    "cache": "cache",
+}
+
+
+async def set_model(user: User, mark: str, begins: LMSpec | None, wanted: dict[str, Any]) -> None:
+    """Fill in one model's controls; its settings are there as they `begin`."""
+    user.find(marker=f"{mark}-model").clear().type(wanted["model"])
+    await until(sees(user, marker=f"{mark}-base"))
+    element(user, f"{mark}-base").set_value(wanted["api_base"])  # type: ignore[attr-defined]
+    element(user, f"{mark}-key-variable").set_value(wanted["api_key_env"])  # type: ignore[attr-defined]
+    for name, ending in LM_SETTINGS.items():
+        assert exists(user, marker=f"{mark}-{ending}") == (begins is not None)
+        if begins is not None:
+            made: Any = element(user, f"{mark}-{ending}")
+            assert made.value == getattr(begins, name)
+            made.set_value(wanted[name])
+
+
+async def test_every_role_gets_a_model_of_its_own_with_every_setting(user: User, world: World):
+    world.settings.keys.set("MY_KEY", SecretStr("k" * 20))
     await user.open("/")
     await until(sees(user, marker="form-ready"))
-    for role, model in (("judge", "ollama/judge"), ("embedder", "ollama/vectors")):
-        element(user, f"lm-{role}-own").set_value(True)  # type: ignore[attr-defined]
-        await until(sees(user, marker=f"lm-{role}-model"))
-        user.find(marker=f"lm-{role}-model").clear().type(model)
-    element(user, "lm-judge-timeout").set_value(9)  # type: ignore[attr-defined]
+    wanted: dict[str, dict[str, Any]] = {}
+    for n, role in enumerate(("task", *OTHER_ROLES), start=1):
+        asked = {
+            "model": f"openai/{role}",
+            "api_base": f"http://localhost:800{n}/v1",
+            "api_key_env": "MY_KEY",
+        }
+        mark, begins = "lm", demo_spec().lms.task
+        if role != "task":
+            mark, begins = f"lm-{role}", LMSpec()
+            element(user, f"{mark}-own").set_value(True)  # type: ignore[attr-defined]
+            await until(sees(user, marker=f"{mark}-model"))
+        if role != "embedder":
+            asked |= {"temperature": n / 10, "max_tokens": 10 + n, "num_retries": 4 + n, "timeout": 20 + n}
+            asked |= {"cache": False}
+        await set_model(user, mark, None if role == "embedder" else begins, asked)
+        wanted[role] = asked
+    element(user, "threads").set_value(7)  # type: ignore[attr-defined]
     await until(sees(user, marker="form-ready"))
     user.find(marker="compile").click()
     await until(lambda: world.queue.submitted)
-    lms = world.jobs.spec(world.queue.submitted[0]).lms
-    assert (lms.prompt, lms.teacher) == (None, None)
-    assert lms.judge is not None
-    assert (lms.judge.model, lms.judge.timeout) == ("ollama/judge", 9)
-    assert lms.embedder is not None
-    assert lms.embedder.model == "ollama/vectors"
+    spec = world.jobs.spec(world.queue.submitted[0])
+    assert spec.lms == LMRoles.model_validate(wanted)
+    assert spec.threads == 7
+
+
+async def test_a_role_goes_back_to_the_tasks_model(user: User, world: World):
+    await user.open("/")
+    await until(sees(user, marker="form-ready"))
+    for role in OTHER_ROLES:
+        for own in (True, False):
+            element(user, f"lm-{role}-own").set_value(own)  # type: ignore[attr-defined]
+            await until(lambda role=role, own=own: exists(user, marker=f"lm-{role}-model") == own)
+    await until(sees(user, marker="form-ready"))
+    user.find(marker="compile").click()
+    await until(lambda: world.queue.submitted)
+    assert world.jobs.spec(world.queue.submitted[0]).lms.models().keys() == {"task"}
+
+
+def offered(user: User) -> list[str]:
+    """Open the menu beside the model's name; gives what stands in it, from the top."""
+    (menu,) = [found for found in element(user, "lm-choose").descendants() if isinstance(found, ui.menu)]
+    menu.open()  # in a browser the click does it
+    items = [found for found in menu.descendants() if isinstance(found, ui.menu_item)]
+    said = [
+        " ".join(part.text for part in item.descendants() if isinstance(part, TextElement)) for item in items
+    ]
+    menu.close()
+    return said
+
+
+async def test_the_menu_of_models_offers_what_has_a_key_and_servers_of_ones_own(user: User, world: World):
+    await user.open("/")
+    await until(sees(user, marker="form-ready"))
+    servers = [f"{server.label} at {server.address}" for server in OWN_SERVERS]
+    assert offered(user) == [f"{LOCAL_MODEL} (bundled, needs no key)", *servers]
+    world.settings.keys.set("GROQ_API_KEY", SecretStr("k" * 20))
+    groq = PROVIDERS["groq"].models
+    assert offered(user) == [f"{LOCAL_MODEL} (bundled, needs no key)", *groq, *servers]
+    name: Any = element(user, "lm-model")
+    user.find(marker="lm-choice-1").click()
+    assert name.value == groq[0]
+    await until(sees(user, marker="lm-key-state"))
+    assert words(user, "lm-key-state") == "GROQ_API_KEY was typed in on the Settings page."
+    for server in OWN_SERVERS:
+        user.find(marker=f"lm-server-{server.name}").click()
+        assert (name.value, element(user, "lm-base").value) == ("openai/", server.address)  # type: ignore[attr-defined]
+        assert "DSPYUI_LM_API_KEY" in words(user, "lm-key-state")
+    user.find(marker="lm-choice-2").click()
+    assert (name.value, element(user, "lm-base").value) == (groq[1], "")  # type: ignore[attr-defined]
+    user.find(marker="lm-server-ollama").click()
+    user.find(marker="lm-model").type("llama3.2")
+    await until(sees(user, marker="form-ready"))
+    user.find(marker="compile").click()
+    await until(lambda: world.queue.submitted)
+    chosen = world.jobs.spec(world.queue.submitted[0]).lms.task
+    assert (chosen.model, chosen.api_base) == ("openai/llama3.2", "http://localhost:11434/v1")
 
 
 async def test_a_default_of_ones_own_begins_new_forms(user: User):

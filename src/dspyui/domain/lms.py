@@ -1,5 +1,6 @@
 """Language models: which one, with what settings, in which role. Never a key."""
 
+import re
 from typing import Literal, Protocol, Self
 
 from pydantic import Field, model_validator
@@ -10,6 +11,10 @@ from dspyui.errors import BadRequestError
 LOCAL_PROVIDER = "local"
 LOCAL_MODEL = "local/smollm2-135m"
 LMRole = Literal["task", "prompt", "teacher", "judge"]
+# OpenAI's models that think before they answer, by the end of their name, whoever serves them. DSPy makes no LM of one
+# with another temperature or fewer tokens; a test compares this with DSPy.
+_REASONING = re.compile(r"o[1345](-mini|-nano|-pro)?(-\d{4}-\d\d-\d\d)?|gpt-5(\.\d+)*(-(?!chat).*)?")
+_REASONING_TEMPERATURE, _REASONING_TOKENS = 1, 16_000
 
 
 def _is_local(model: str) -> bool:
@@ -68,6 +73,14 @@ class LMSpec(ModelSpec):
     cache: bool = True
     num_retries: int = Field(default=3, ge=0, le=20)
     timeout: float = Field(default=180, gt=0, le=3600)
+
+    def check_settings(self) -> None:
+        """Raise BadRequestError for settings that the model does not take, and that DSPy would refuse."""
+        if not _REASONING.fullmatch(self.model.rpartition("/")[2].casefold()):
+            return
+        is_hot = bool(self.temperature) and self.temperature != _REASONING_TEMPERATURE
+        if is_hot or (self.max_tokens or _REASONING_TOKENS) < _REASONING_TOKENS:
+            raise BadRequestError("lm.reasoning", model=self.model, tokens=_REASONING_TOKENS)
 
 
 class EmbedderSpec(ModelSpec):

@@ -96,7 +96,6 @@ OPTIMIZERS: Mapping[OptimizerKind, OptimizerInfo] = {
             kind="labeled_few_shot",
             label="LabeledFewShot",
             work=effort.labeled,
-            needs_train=1,
             wants_train=8,
             parameters=(_count("k", 16, low=1), _switch("sample", True)),
         ),
@@ -129,8 +128,7 @@ OPTIMIZERS: Mapping[OptimizerKind, OptimizerInfo] = {
             kind="knn_few_shot",
             label="KNNFewShot",
             work=effort.knn,
-            # DSPy's own search fails on a single row.
-            needs_train=2,
+            needs_train=1,
             wants_train=50,
             needs_embedder=True,
             # `k` has no default in DSPy; 3 is what its documentation shows.
@@ -298,7 +296,9 @@ class OptimizerSpec(Frozen):
             values = {"optimizer": info.label, **rows}
             found.append(Notice(key=f"optimizer_warning.{name}", values=values))
 
-        if train < info.wants_train:
+        if info.wants_train and not train:
+            warn("no_train")
+        elif train < info.wants_train:
             warn("train", wanted=info.wants_train, rows=train)
         if info.uses_validation and not validation:
             warn(f"no_validation.{info.kind}")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Self
 from urllib.parse import urlsplit
 
-from dspyui.domain.lms import LMRoles, ModelSpec
+from dspyui.domain.lms import LMRoles, LMSpec, ModelSpec
 from dspyui.domain.providers import check_provider, is_key_name, key_variables, missing_key
 from dspyui.errors import BadRequestError
 from dspyui.settings import Settings
@@ -34,10 +34,12 @@ class KeyRules:
         return cls(settings.lm_environment, not settings.is_loopback, addresses)
 
     def check(self, lms: LMRoles) -> None:
-        """Raise BadRequestError for the first role whose provider nobody knows, or whose key is missing or may not go
-        where it would."""
+        """Raise BadRequestError for the first role whose provider nobody knows, whose model does not take its settings,
+        or whose key is missing or may not go where it would."""
         for role, lm in lms.models().items():
             check_provider(lm.model)
+            if isinstance(lm, LMSpec):
+                lm.check_settings()
             if self.shared:
                 self._check_place(role, lm)
             if variable := missing_key(lm, self.environment):
