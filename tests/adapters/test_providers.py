@@ -9,6 +9,7 @@ from dspy.clients.model_metadata import model_info
 from litellm.llms.openai_like.json_loader import JSONProviderRegistry
 
 from dspyui.adapters.dspy_engine.engine import DspyEngine
+from dspyui.adapters.dspy_engine.lms import to_dspy
 from dspyui.domain.lms import LMRoles, LMSpec
 from dspyui.domain.programs import ProgramSpec
 from dspyui.domain.providers import LITELLM_PROVIDERS, PROVIDERS, Provider, check_provider
@@ -112,8 +113,9 @@ def answered(server: FakeOpenAI, folder, **lm) -> None:
     assert SIGNATURE.instructions in conversation(body)[0]["content"]
     assert [message["role"] for message in conversation(body)] == ["system", "user"]
     config = body.get("generationConfig", body)
-    assert config["temperature"] == 0.5
-    assert 77 in {config.get(name) for name in ("max_tokens", "max_completion_tokens", "maxOutputTokens")}
+    assert config["temperature"] == lm["temperature"]
+    names = ("max_tokens", "max_completion_tokens", "maxOutputTokens")
+    assert [config[name] for name in names if name in config] == [lm["max_tokens"]]
     used = engine.usage()
     assert (used.lm_calls, (used.input_tokens, used.output_tokens)) == (1, *server.spent)
     (call,) = [span.usage for span in found.trace.spans if span.kind == "LLM"]
@@ -163,6 +165,27 @@ def test_a_models_name_reaches_its_server_as_it_is(tmp_path, model: str) -> None
     with FakeOpenAI(learn) as server:
         answered(server, tmp_path, model=model, api_base=server.base_url)
     assert server.requests[0]["model"] == model.partition("/")[2]
+
+
+@pytest.mark.parametrize(
+    ("model", "field"),
+    [
+        ("openai/llama3.2", "max_tokens"),  # Ollama and others pass over the other one in silence
+        ("hosted_vllm/llama3.2", "max_tokens"),
+        ("openai/gpt-5-mini", "max_completion_tokens"),  # it takes no other, whoever stands in between
+    ],
+)
+def test_the_longest_reply_is_said_as_the_server_reads_it(tmp_path, model: str, field: str) -> None:
+    with FakeOpenAI(learn) as server:
+        answered(server, tmp_path, model=model, api_base=server.base_url, max_tokens=16_000, temperature=1)
+    (body,) = server.requests
+    assert body[field] == 16_000
+    assert {"max_tokens", "max_completion_tokens"} & set(body) == {field}
+
+
+@pytest.mark.parametrize("address", ["https://api.openai.com/v1", "https://eu.api.openai.com/v1"])
+def test_openai_itself_is_no_server_of_ones_own(address: str) -> None:
+    assert to_dspy(LMSpec(model="openai/gpt-4.1", api_base=address), {}).model == "openai/gpt-4.1"
 
 
 # LiteLLM says it of its own classes, with the first reply.

@@ -214,7 +214,7 @@ def _other_roles(
     with (
         FakeOpenAI(moody(keys["judge"], lambda _m: "Could be better.\nSCORE: 5")) as judge,
         FakeOpenAI(moody(keys["prompt"], lambda _m: "```\nName the thing.\n```")) as writer,
-        FakeOpenAI(answer) as embedder,
+        FakeOpenAI(lambda _m: chat(product="something else")) as embedder,
     ):
         embedder.embed_fault = Fault(401, refusal(keys["embedder"]).message)
         judged = spec(
@@ -223,8 +223,11 @@ def _other_roles(
             metric={"kind": "llm_judge"},
             optimizer={"kind": "gepa", "params": {"max_metric_calls": 20}},
         )
+        variable = variables["embedder"]
         similar = spec(
-            task, others={"embedder": model(embedder, variables["embedder"])}, metric={"kind": "similarity"}
+            lm(embedder, variable),
+            others={"embedder": model(embedder, variable)},
+            metric={"kind": "similarity"},
         )
         found = recorded(program, judged, "done"), recorded(program, similar, "failed")
     for role, server in (("judge", judge), ("prompt", writer), ("embedder", embedder)):

@@ -74,9 +74,14 @@ class LMSpec(ModelSpec):
     num_retries: int = Field(default=3, ge=0, le=20)
     timeout: float = Field(default=180, gt=0, le=3600)
 
+    @property
+    def is_reasoning(self) -> bool:
+        """Whether its name is that of one of OpenAI's models that think before they answer."""
+        return bool(_REASONING.fullmatch(self.model.rpartition("/")[2].casefold()))
+
     def check_settings(self) -> None:
         """Raise BadRequestError for settings that the model does not take, and that DSPy would refuse."""
-        if not _REASONING.fullmatch(self.model.rpartition("/")[2].casefold()):
+        if not self.is_reasoning:
             return
         is_hot = bool(self.temperature) and self.temperature != _REASONING_TEMPERATURE
         if is_hot or (self.max_tokens or _REASONING_TOKENS) < _REASONING_TOKENS:

@@ -1,7 +1,9 @@
 """Our LM specs as DSPy's LMs. Keys come from the environment that is passed in, and go nowhere else."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 import dspy
 from dspy._vendor.lm15.transports import ReadTimeout
@@ -24,7 +26,7 @@ from dspy.utils.exceptions import (
     is_retryable_lm_error,
 )
 
-from dspyui.adapters.dspy_engine.meter import LOCAL_ALIAS, Meter, shown_model
+from dspyui.adapters.dspy_engine.meter import LOCAL_ALIAS, OWN_ALIAS, Meter, shown_model
 from dspyui.adapters.dspy_engine.provider_words import plain_words
 from dspyui.domain.lms import LMSpec, ModelSpec
 from dspyui.domain.providers import OWN_SERVER_KEY
@@ -123,6 +125,35 @@ def register_local(base_url: str) -> None:
     )
 
 
+def _register_own() -> None:
+    """Tell DSPy how servers of people's own take the longest reply: as `max_tokens`.
+
+    What DSPy sends to OpenAI itself, `max_completion_tokens`, is passed over in silence by Ollama
+    (ollama/ollama#7125), llamafile and older llama.cpp, whose replies would then have no end.
+    """
+    register_provider(
+        ProviderDefinition.chat(
+            # Every LM of it brings an address of its own.
+            AccessPolicy(provider=OWN_ALIAS, env_keys=(), base_url="http://localhost/v1"),
+            compat=replace(OpenAIChatCompat.preset("openai"), max_tokens_field="max_tokens"),
+            placeholder_key=_PLACEHOLDER_KEY,
+        ),
+        metadata_namespaces=("openai",),
+    )
+
+
+def _own_name(spec: LMSpec) -> str | None:
+    """What DSPy is told to call the model of an OpenAI-compatible server that is not OpenAI's; None for any other.
+
+    A model that thinks before it answers is OpenAI's, whoever stands in between, and knows the new name alone.
+    """
+    provider, _, name = spec.model.partition("/")
+    host = urlsplit(spec.api_base or "").hostname or ""
+    if provider != "openai" or not host or spec.is_reasoning or f".{host}".endswith(".openai.com"):
+        return None
+    return f"{OWN_ALIAS}/{name}"
+
+
 def to_dspy(spec: LMSpec, environment: Mapping[str, str]) -> dspy.LM:
     """A DSPy LM. Raises BadRequestError when the variable that should hold the key is not set.
 
@@ -142,8 +173,10 @@ def to_dspy(spec: LMSpec, environment: Mapping[str, str]) -> dspy.LM:
         options["api_key"] = key
     if spec.api_base:
         options["api_base"] = spec.api_base
+    if own := _own_name(spec):
+        _register_own()
     # A server of somebody's own may call its model as it likes: a provider's price says nothing about it.
-    return _priced(spec.model, "unknown" if spec.api_base else "listed", options)
+    return _priced(own or spec.model, "unknown" if spec.api_base else "listed", options)
 
 
 def _priced(model: str, price: Price, options: Mapping[str, Any]) -> dspy.LM:

@@ -25,8 +25,10 @@ TRACE_TAGS: ContextVar[Mapping[str, str]] = ContextVar("dspyui_trace_tags", defa
 FINISHED: ContextVar[Callable[[Trace], None] | None] = ContextVar("dspyui_finished_trace", default=None)
 
 
-# The name under which DSPy knows the bundled model's server: an implementation detail that nobody is shown.
+# The names under which DSPy knows the bundled model's server, and servers of people's own: an implementation detail
+# that nobody is shown.
 LOCAL_ALIAS = "dspyui-local"
+OWN_ALIAS = "dspyui-own"
 
 
 def _ignore(_exception: BaseException) -> None:
@@ -223,7 +225,7 @@ class _OpenSpan:
 
 def shown_model(name: str) -> str:
     """A model's name as people know it."""
-    return name.replace(f"{LOCAL_ALIAS}/", "local/")
+    return name.replace(f"{LOCAL_ALIAS}/", "local/").replace(f"{OWN_ALIAS}/", "openai/")
 
 
 class MeteredCache(Cache):
