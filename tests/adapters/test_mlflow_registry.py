@@ -241,7 +241,7 @@ def test_everyone_can_load_and_call_it(version_of, load, lm, monkeypatch):
     # It was compiled with demos, and they are sent; no provider's key is.
     assert "My lamp broke" in lm.prompts()[0]
     assert set(lm.keys) == {"Bearer none"}
-    assert {request["max_completion_tokens"] for request in lm.requests} == {40}
+    assert {request["max_tokens"] for request in lm.requests} == {40}
 
 
 def test_the_snippet_of_a_versions_page_runs_as_it_stands(version_of, client, lm, monkeypatch, capsys):

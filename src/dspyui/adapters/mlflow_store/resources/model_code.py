@@ -25,6 +25,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pandas as pd
 from mlflow.models import set_model
@@ -224,11 +225,39 @@ def lm_settings(config: dict[str, Any], environment: Any) -> dict[str, Any]:
         key = environment.get(config["api_key_env"])
     if base:
         options["api_base"] = base
+        model = own_name(model, base)
         # Without any key DSPy would look for the provider's, which is none of this server's business.
         key = key or "none"
     if key:
         options["api_key"] = key
     return {"lm": dspy.LM(model, **options), "adapter": dspy.ChatAdapter()}
+
+
+def own_name(model: str, base: str) -> str:
+    """What DSPy is told to call a model of an OpenAI-compatible server: many read the longest reply as `max_tokens`
+    alone, and DSPy sends OpenAI's newer name. OpenAI itself, and its models that think first, know only that one."""
+    from dataclasses import replace
+
+    from dspy.lm15 import AccessPolicy, OpenAIChatCompat, ProviderDefinition, register_provider
+
+    provider, _, name = model.partition("/")
+    host = f".{urlsplit(base).hostname}"
+    if (
+        provider != "openai"
+        or host.endswith(".openai.com")
+        or name.startswith(("gpt-5", "o1", "o3", "o4", "o5"))
+    ):
+        return model
+    own = "dspyui-own-server"
+    register_provider(
+        ProviderDefinition.chat(
+            AccessPolicy(provider=own, env_keys=(), base_url="http://localhost/v1"),
+            compat=replace(OpenAIChatCompat.preset("openai"), max_tokens_field="max_tokens"),
+            placeholder_key="none",
+        ),
+        metadata_namespaces=("openai",),
+    )
+    return f"{own}/{name}"
 
 
 def local_settings(model: str, base: str, options: dict[str, Any]) -> dict[str, Any]:
