@@ -28,14 +28,15 @@ def test_a_file_is_kept_listed_shown_renamed_and_deleted(dspyui, world, file):
     digest = kept["digest"]
     assert (kept["name"], kept["rows"], kept["columns"]) == ("评论.csv", 12, ["message", "product"])
     assert dspyui("data", "list", "--json").document == {"data": [kept]}
-    assert dspyui("data", "list").out == f"{digest[:12]}  12         {file.stat().st_size} B     评论.csv\n"
+    size = f"{file.stat().st_size} B"
+    assert dspyui("data", "list").out == f"{digest[:12]}  {'12':9}  {size:8}  评论.csv\n"
     world.submitted(data={"upload": digest})
     shown = dspyui("data", "show", digest[:6], "--json").document
     assert shown.items() >= kept.items()
     assert (shown["jobs"], len(shown["head"]), shown["head"][0]) == (1, 5, {"message": "m0", "product": "p0"})
     assert dspyui("data", "show", "评论.csv").out.splitlines()[:4] == [
         "评论.csv",
-        f"Rows: 12; columns: message, product; format: csv; size: {file.stat().st_size} B",
+        f"Rows: 12; columns: message, product; format: csv; size: {size}",
         f"Digest (`upload` under `data` in a spec): {digest}",
         "Used in jobs: 1",
     ]

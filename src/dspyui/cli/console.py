@@ -47,7 +47,7 @@ class Console:
             return
         if not (sys.stdin.isatty() and sys.stderr.isatty()):
             raise BadRequestError("cli.yes_needed", question=question)
-        print(self.text("cli.confirm", question=question), end="", file=sys.stderr, flush=True)
+        print(self.text("cli.confirm", question=question), end=" ", file=sys.stderr, flush=True)
         if sys.stdin.readline().strip().casefold() not in _CONSENT:
             raise Stopped
 

@@ -119,7 +119,7 @@ def _head(console: Console, job: Job, place: int | None) -> Iterator[str]:
     text = console.text
     yield job.title
     yield text(
-        "cli.jobs.about",
+        "cli.jobs.about_one",
         kind=text(f"cli.jobs.kind.{job.kind}"),
         job_id=job.id,
         status=text(f"status.{job.status}"),
