@@ -4,7 +4,7 @@ import pytest
 
 from dspyui.adapters.dspy_engine.engine import DspyEngine
 from dspyui.domain.lms import LMRoles, LMSpec
-from dspyui.errors import FailedError
+from dspyui.errors import FailedError, RefusedError
 from tests.fake_openai import FakeOpenAI, Fault
 
 CANARY = "sk-canary-0123456789abcdef"
@@ -53,6 +53,21 @@ def test_every_fault_says_model_cause_and_remedy(ask, fault, code, remedy):
         assert "openai/fake" in said
         assert CANARY not in said
         assert "lm15" not in said
+
+
+def test_a_refusal_names_the_variable_of_the_key_or_says_that_none_was_sent(ask):
+    fault = Fault(401, "no")
+    for environment, options, code, variable in (
+        ({"MINE": CANARY}, {"api_key_env": "MINE"}, "engine.auth", "MINE"),
+        ({"DSPYUI_LM_API_KEY": CANARY, "OPENAI_API_KEY": CANARY}, {}, "engine.auth", "DSPYUI_LM_API_KEY"),
+        ({"OPENAI_API_KEY": CANARY}, {}, "engine.key_needed", None),
+    ):
+        error, server, _ = ask(fault, environment=environment, **options)
+        assert (error.code, error.values.get("variable")) == (code, variable)
+        assert isinstance(error, RefusedError)
+        assert (CANARY in server.keys[0]) is (code == "engine.auth")
+        for language in ("en_US", "zh_CN"):
+            assert ("DSPYUI_LM_API_KEY" in error.text(language)) is (code == "engine.key_needed")
 
 
 def test_a_model_that_is_silent_too_long(ask):

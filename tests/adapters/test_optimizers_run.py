@@ -381,7 +381,7 @@ def test_an_lm_that_refuses_a_prompt_writer_is_told_as_such(world):
     world.server.reply = lambda m: learn(m) if "`product`" in m[0]["content"] else Fault(401, "no such key")
     with pytest.raises(FailedError) as caught:
         world.optimise(world.spec(OptimizerSpec(kind="infer_rules", params=SMALL["infer_rules"])))
-    assert caught.value.code == "engine.auth"
+    assert caught.value.code == "engine.key_needed"
 
 
 def test_an_optimizer_that_gives_up_is_named(world):

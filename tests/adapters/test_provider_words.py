@@ -55,7 +55,11 @@ def test_the_words_are_found_in_every_document(tmp_path, shape):
 
 @pytest.mark.parametrize(
     ("body", "code"),
-    [(None, "engine.auth"), ("<html>a login page</html>", "engine.server"), ('{"data": 3}', "engine.server")],
+    [
+        (None, "engine.key_needed"),
+        ("<html>a login page</html>", "engine.server"),
+        ('{"data": 3}', "engine.server"),
+    ],
 )
 def test_an_embedder_speaks_plainly_too_whatever_it_answers(tmp_path, body, code):
     with FakeOpenAI(lambda _messages: "unused") as server:

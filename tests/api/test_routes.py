@@ -26,7 +26,8 @@ def test_compile_queues_a_json_spec(client, world):
     answer = client.post("/api/compile", content=json.dumps(DOCUMENT))
     assert answer.status_code == 202
     job_id = answer.json()["job_id"]
-    assert answer.json() == {"job_id": job_id, "url": f"/jobs/{job_id}"}
+    warnings = answer.json().pop("warnings")
+    assert answer.json() == {"job_id": job_id, "url": f"/jobs/{job_id}", "warnings": warnings}
     assert world.queue.submitted == [job_id]
     assert world.jobs.get(job_id).who == "local"
     assert world.jobs.spec(job_id) == spec()
@@ -78,8 +79,11 @@ def test_a_done_job_tells_scores_and_figures(client, world):
         "pairs": 1,
         "differing": 1,
         "repeats": 1,
+        "by_field": {"product": {"baseline_score": 0.25, "evaluation_score": 0.75}},
+        "unreadable": 0,
         "failed": 0,
         "score_errors": 0,
+        "uncounted": 0,
         "program_path": world.programs.path(job_id),
         "duration_seconds": 12.5,
         "lm_calls": 7,

@@ -20,7 +20,9 @@ def test_a_model_that_answers(dspyui) -> None:
     assert answer == {"model": "openai/fake", "status": "done", "reply": "OK", "cost": None, **tokens}
 
 
-@pytest.mark.parametrize(("lang", "words"), [("en", "did not accept the key"), ("zh", "服务商不接受该密钥")])
+@pytest.mark.parametrize(
+    ("lang", "words"), [("en", "did not accept the key of MINE"), ("zh", "服务商不接受变量 MINE 中的密钥")]
+)
 def test_a_key_that_is_refused_is_told_in_words_and_never_repeated(dspyui, monkeypatch, lang, words) -> None:
     monkeypatch.setenv("MINE", KEY)
     with FakeOpenAI(lambda _m: Fault(401, f"Incorrect API key provided: {KEY}")) as server:
@@ -37,7 +39,27 @@ def test_a_key_that_is_refused_is_told_in_words_and_never_repeated(dspyui, monke
         )
     assert (said.code, said.out) == (1, "")
     assert words in said.err
+    # A page is no help here.
+    assert "Settings" not in said.err
+    assert "设置”页面" not in said.err
     assert KEY not in said.err
+
+
+def test_a_server_that_wants_a_key_is_not_said_to_refuse_one(dspyui) -> None:
+    with FakeOpenAI(lambda _m: Fault(401, "Who are you?")) as server:
+        said = dspyui("lm", "test", "openai/fake", "--api-base", server.base_url, "--json", "--lang", "zh")
+    assert (said.code, said.document["error"]["code"]) == (1, "engine.key_needed")
+    for part in ("请求没有带密钥", "DSPYUI_LM_API_KEY", "--api-key-env", "Who are you?"):
+        assert part in said.err
+    assert "设置”页面" not in said.err
+
+
+@pytest.mark.parametrize("lang", ["en", "zh"])
+def test_a_model_without_its_key_leads_to_no_page(dspyui, lang) -> None:
+    said = dspyui("lm", "test", "groq/x", "--lang", lang)
+    assert "GROQ_API_KEY" in said.err
+    assert "Settings" not in said.err
+    assert "设置”页面" not in said.err
 
 
 def test_a_model_without_its_key_asks_nobody(dspyui) -> None:

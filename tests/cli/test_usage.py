@@ -11,7 +11,7 @@ from dspyui import __version__
 from dspyui.cli.layout import width, wrap
 from dspyui.cli.main import build
 
-COMMANDS = ["ui", "compile", "register", "batch", "demo", "version", "auth", "lm"]
+COMMANDS = ["ui", "compile", "register", "batch", "demo", "version", "jobs", "data", "auth", "lm"]
 
 
 def test_version(dspyui):
@@ -26,6 +26,8 @@ LEAVES = [
     ["batch"],
     ["demo"],
     ["version"],
+    *(["jobs", name] for name in ("list", "show", "rename", "note", "again", "cancel", "delete")),
+    *(["data", name] for name in ("list", "show", "add", "rename", "delete")),
     ["auth", "hash"],
     ["lm", "test"],
     ["lm", "list"],
@@ -106,7 +108,7 @@ def test_the_language_comes_from_setting_then_terminal(dspyui, monkeypatch, envi
 
 @pytest.mark.parametrize("language", VERSION_HELP)
 @pytest.mark.parametrize(
-    "command", [[], *([name] for name in COMMANDS), ["auth", "hash"], ["lm", "test"], ["lm", "list"]]
+    "command", [[], *([name] for name in COMMANDS), *(leaf for leaf in LEAVES if len(leaf) > 1)]
 )
 def test_every_help_fits_the_terminal_and_mixes_no_languages(dspyui, monkeypatch, command, language):
     monkeypatch.setenv("COLUMNS", "60")
@@ -127,7 +129,7 @@ def test_help_lists_every_command(dspyui):
 
 
 USAGE = [
-    (["foo"], "Name one of the commands: ui, compile, register, batch, demo, version, auth, lm.", "dspyui"),
+    (["foo"], f"Name one of the commands: {', '.join(COMMANDS)}.", "dspyui"),
     (["auth", "foo"], "Name one of the commands: hash.", "dspyui auth"),
     (["version", "--foo"], "There is no option --foo here.", "dspyui version"),
     (["register", "--run", "r"], "--name is missing.", "dspyui register"),
@@ -188,6 +190,25 @@ def test_an_address_that_is_no_server_is_refused_by_every_command(dspyui, monkey
     said = dspyui(*command, "--json")
     assert (said.code, said.document["error"]["code"]) == (2, "settings.tracking_uri")
     assert "--mlflow" in said.err
+
+
+@pytest.mark.parametrize("language", ["en_US", "zh_CN"])
+@pytest.mark.parametrize(
+    "command",
+    [["ui"], ["compile", "no.yaml"], ["register", "--run", "r", "--name", "n"], ["demo"],
+     ["batch", "--model", "m", "--input", "i"], ["jobs", "again", "j"]],
+    ids=lambda command: command[0],
+)  # fmt: skip
+def test_a_flag_that_tracking_off_makes_void_is_said(dspyui, monkeypatch, command, language):
+    monkeypatch.setenv("MLFLOW_ENABLED", "false")
+    monkeypatch.setattr("dspyui.cli.compile.read_spec", lambda _file: None)
+    monkeypatch.setattr("dspyui.bootstrap.make_app", lambda _settings: 1 / 0)
+    monkeypatch.setattr("dspyui.server.serve", lambda *_, **__: None)
+    word = {"en_US": "goes before --mlflow", "zh_CN": "优先于 --mlflow"}[language]
+    assert dspyui(*command, "--mlflow", "--lang", language).err.count(word) == 1
+    assert word not in dspyui(*command, "--lang", language).err
+    monkeypatch.setenv("MLFLOW_ENABLED", "true")
+    assert word not in dspyui(*command, "--mlflow", "--lang", language).err
 
 
 @pytest.mark.parametrize("arguments", [[], ["spec.yaml", "--from-run", "r"], ["--save-spec", "x.yaml"]])

@@ -9,9 +9,12 @@ import pytest
 
 from docs import generate
 from dspyui.adapters.files.tables import FileTableReader
+from dspyui.api.app import create_api
+from dspyui.api.job_routes import JOB_FILES
 from dspyui.cli.main import build
 from dspyui.i18n import LANGUAGES
 from dspyui.settings import Settings
+from tests.api.world import World
 
 ROOT = Path(__file__).parents[2]
 READMES = (ROOT / "README.md", ROOT / "README_zh.md")
@@ -76,6 +79,22 @@ def test_every_command_is_in_the_readme(readme: Path) -> None:
         assert f"dspyui {name}" in text
 
 
+@pytest.mark.parametrize("suffix", generate.SUFFIXES.values())
+def test_every_route_is_in_the_document_of_the_api_and_no_other(suffix: str, settings: Settings) -> None:
+    api = create_api(World(settings).services, secret="s" * 40, local_user="local")
+    wanted = {(method.upper(), path) for path, found in api.openapi()["paths"].items() for method in found}
+    text = (ROOT / "docs" / f"api{suffix}.md").read_text(encoding="utf-8")
+    told = re.findall(r"^\| `(GET|POST|PATCH|DELETE) (/api/[^`]*)`", text, re.MULTILINE)
+    assert sorted(told) == sorted(wanted)
+
+
+@pytest.mark.parametrize("suffix", generate.SUFFIXES.values())
+def test_the_document_of_the_api_names_every_file_of_a_job(suffix: str) -> None:
+    text = (ROOT / "docs" / f"api{suffix}.md").read_text(encoding="utf-8")
+    (line,) = [line for line in text.splitlines() if "/api/jobs/{job_id}/files/{name}" in line]
+    assert re.findall(r"`([\w.]+)`", line) == list(JOB_FILES)
+
+
 @pytest.mark.parametrize("readme", READMES, ids=lambda path: path.name)
 def test_a_readme_tells_how_to_stop_what_a_csv_is_and_where_the_command_lies(readme: Path) -> None:
     text = readme.read_text(encoding="utf-8")
@@ -124,7 +143,7 @@ def test_nothing_of_one_machine_is_kept() -> None:
 
 
 def test_every_language_has_its_document() -> None:
-    for name in ("spec", "settings", "cli"):
+    for name in ("spec", "settings", "cli", "api"):
         for suffix in generate.SUFFIXES.values():
             assert (ROOT / "docs" / f"{name}{suffix}.md").is_file()
     assert set(generate.SUFFIXES) == set(LANGUAGES)

@@ -148,8 +148,8 @@ def test_a_field_in_chinese_is_no_bad_input(world: World) -> None:
     [
         (Fault(404, "", body='{"error": {"message": "no model fake here", "code": "model_not_found"}}'),
          "engine.model_unknown", "no model fake here"),
-        (Fault(401, "that key opens nothing"), "engine.auth", "that key opens nothing"),
-        (Fault(403, "this key may not use it"), "engine.auth", "this key may not use it"),
+        (Fault(401, "who are you"), "engine.key_needed", "who are you"),
+        (Fault(403, "not without a key"), "engine.key_needed", "not without a key"),
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("from_call", [1, 20])

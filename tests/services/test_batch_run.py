@@ -181,7 +181,7 @@ def test_a_model_that_refuses_ends_the_batch_and_keeps_what_was_answered(batches
     job_id = batches.create(BatchSpec(model="m", path=str(rows), concurrency=2), program(server.base_url))
     with pytest.raises(RefusedError) as caught:
         batches.run(job_id)
-    assert caught.value.code == "engine.auth"
+    assert caught.value.code == "engine.key_needed"
     kept = [line["id"] for line in batches.lines(job_id)]
     assert kept == list(range(10))
     assert len(server.requests) < 14

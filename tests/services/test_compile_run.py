@@ -250,7 +250,7 @@ def test_a_failing_lm_fails_the_compile_and_leaves_no_result(store, server, tmp_
     job = start(store, spec(server))
     with pytest.raises(FailedError) as caught:
         run(store, job, tmp_path)
-    assert caught.value.code == "engine.auth"
+    assert caught.value.code == "engine.key_needed"
     assert store.find_result(job.id) is None
 
 

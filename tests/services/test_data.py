@@ -32,6 +32,20 @@ def data(uploads):
     return DataService(FileTableReader(max_bytes=100_000), uploads)
 
 
+def test_a_data_set_is_known_by_digest_its_beginning_or_its_name(data):
+    first, _table = data.keep_upload("a.csv", b"x\n1\n")
+    second, _table = data.keep_upload("b.csv", b"x\n2\n")
+    for info in (first, second):
+        for asked in (info.digest, info.digest[:4], info.name):
+            assert data.named(asked) == info
+        # Three characters could be anybody's.
+        with pytest.raises(NotFoundError):
+            data.named(info.digest[:3])
+    # Sixty-four characters that are no digest are a name.
+    long = data.keep_rows("x" * 64, [{"x": 1}])
+    assert data.named("x" * 64) == long
+
+
 def test_an_upload_is_kept_with_what_stands_in_it(data, uploads):
     info, table = data.keep_upload("评论.csv", "message,product\n你好,商品\n".encode("gb18030"))
     assert uploads.get(info.digest) == info

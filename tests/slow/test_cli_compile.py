@@ -22,7 +22,7 @@ ROWS = [{"message": f"My thing{i}q broke.", "product": f"thing{i}q"} for i in ra
 KEYS = {
     "job_id", "run_id", "run_url", "record", "status", "baseline_score", "evaluation_score", "score_improvement",
     "score_improvement_ci_low", "score_improvement_ci_high", "verdict", "pairs", "differing", "repeats", "failed",
-    "score_errors", "program_path", "duration_seconds",
+    "score_errors", "by_field", "unreadable", "uncounted", "warnings", "program_path", "duration_seconds",
     "lm_calls", "lm_cache_hits", "input_tokens", "output_tokens", "total_tokens", "embedding_calls",
     "embedding_tokens", "cost",
 }  # fmt: skip
@@ -86,6 +86,9 @@ def test_the_answer_for_programs(start):
     answer = json.loads(line)
     assert set(answer) == KEYS
     assert (answer["status"], answer["record"], answer["run_id"]) == ("done", "off", None)
+    assert answer["by_field"] == {"product": {"baseline_score": 0.0, "evaluation_score": 1.0}}
+    assert (answer["unreadable"], answer["uncounted"]) == (0, 0)
+    assert [warning["code"] for warning in answer["warnings"]] == ["data_notice.test_small"]
     assert (answer["baseline_score"], answer["evaluation_score"], answer["score_improvement"]) == (
         0.0,
         1.0,
@@ -113,9 +116,61 @@ def test_a_failed_compile_is_1_and_says_why(start, lm):
     lm.reply = lambda _messages: Fault(401, "no such key")
     code, out, err = ended(start("compile", "specs/spec.yaml", "--json"))
     answer = json.loads(out.splitlines()[-1])
-    assert (code, answer["status"], answer["error"]["code"]) == (1, "failed", "engine.auth")
+    assert (code, answer["status"], answer["error"]["code"]) == (1, "failed", "engine.key_needed")
     assert answer["job_id"]
     assert f"error: {answer['error']['message']}" in err
+
+
+def test_fields_unreadable_replies_and_small_data_are_told(start, lm, tmp_path):
+    folder = tmp_path / "specs"
+    rows = [{**row, "size": "big"} for row in ROWS[:14]]
+    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    document = yaml.safe_load((folder / "spec.yaml").read_text())
+    document["program"]["signature"]["outputs"].append({"name": "size"})
+    (folder / "spec.yaml").write_text(yaml.safe_dump(document))
+
+    def reply(messages):
+        word = last_input(messages, "message").split()[1]
+        if int(word.strip("thingq")) % 2:
+            return "no answer"
+        return chat(product=word if len(messages) > 2 else "x", size="big")
+
+    lm.reply = reply
+    code, out, err = ended(start("compile", "specs/spec.yaml", "--json", "--lang", "zh_CN"))
+    assert code == 0, err
+    answer = json.loads(out.splitlines()[-1])
+    fields = answer["by_field"]
+    assert set(fields) == {"product", "size"}
+    assert fields["product"]["baseline_score"] == 0.0
+    assert 0 < fields["size"]["baseline_score"] == fields["size"]["evaluation_score"] < 1
+    assert answer["unreadable"] > 0
+    told = {warning["code"]: warning["message"] for warning in answer["warnings"]}
+    assert "LabeledFewShot 最好有 8 行以上的训练数据，而划分后只有 7 行。" in told["optimizer_warning.train"]
+    assert all(message in err for message in told.values())
+
+
+def test_a_job_runs_again_with_the_rows_it_had(start, tmp_path):
+    code, out, err = ended(start("compile", "specs/spec.yaml", "--json"))
+    assert code == 0, err
+    first = json.loads(out.splitlines()[-1])
+    (tmp_path / "specs" / "rows.jsonl").unlink()
+    code, out, err = ended(start("jobs", "again", first["job_id"], "--json"))
+    assert code == 0, err
+    again = json.loads(out.splitlines()[-1])
+    assert set(again) == KEYS
+    assert again["job_id"] != first["job_id"]
+    assert (again["baseline_score"], again["evaluation_score"]) == (0.0, 1.0)
+
+
+def test_a_job_is_cancelled_from_another_process(start, lm, tmp_path):
+    lm.hold(after=0)
+    process = start("compile", "specs/spec.yaml", "--json")
+    wait_until(lambda: lm.requests, seconds=60)
+    (folder,) = (tmp_path / "data/jobs").iterdir()
+    code, out, err = ended(start("jobs", "cancel", folder.name, "--json"))
+    assert (code, json.loads(out)["job"]["status"]) == (0, "cancelled"), err
+    code, out, err = ended(process, 60)
+    assert (code, json.loads(out.splitlines()[-1])["status"]) == (130, "cancelled"), err
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -1087,14 +1087,17 @@ async def test_what_an_older_version_does_not_say_its_run_tells(user: User, worl
 @pytest.mark.parametrize(
     ("language", "said"),
     [
-        ("en", ["Exact match (product)", "Test rows 1", "000000000000"]),
-        ("zh", ["精确匹配（product）", "测试行数 1"]),
+        ("en", ["Exact match (product)", "Test rows 1", "Digest of the rows 000000000000"]),
+        ("zh", ["精确匹配（product）", "测试行数 1", "数据行摘要 000000000000"]),
     ],
 )
 async def test_a_result_says_first_what_was_measured(user: User, world: World, language, said):
     await user.open(f"/jobs/{world.done()}?lang={language}")
     await until(sees(user, marker="essentials"))
     assert [part for part in said if part not in words(user, "essentials")] == []
+    # What the digest is of, and why it is not the file's.
+    explained = {"en": "whatever file they came from", "zh": "与来自哪个文件无关"}[language]
+    assert explained in words(user, "digest-help")
 
 
 @pytest.mark.parametrize(("optimizer", "model", "told"), [

@@ -5,6 +5,7 @@ from fastapi import FastAPI
 from dspyui.api.batches import batch_router
 from dspyui.api.door import BodyLimit, HostGuard, SecurityHeaders
 from dspyui.api.errors import add_error_handlers
+from dspyui.api.job_routes import router as job_router
 from dspyui.api.login import LoginGuard, Logins, login_router
 from dspyui.api.passwords import Accounts
 from dspyui.api.routes import Api, router
@@ -33,5 +34,6 @@ def create_api(services: Services, *, secret: str, local_user: str) -> FastAPI:
     # Before the others, of which the last one takes whatever is left.
     app.include_router(run_router)
     app.include_router(batch_router)
+    app.include_router(job_router)
     app.include_router(router)
     return app

@@ -1,18 +1,21 @@
 """What the API takes and gives; apart from the domain, so that one may change without the other."""
 
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict
 
+from dspyui.domain.base import Notice
 from dspyui.domain.compiles import Phase, TrialScore
 from dspyui.domain.engine import LMReply, PredictOutcome
-from dspyui.domain.jobs import Job, JobStatus
+from dspyui.domain.jobs import Job, JobKind, JobStatus
 from dspyui.domain.providers import KeyState
 from dspyui.domain.registry import ModelVersion, Stage
 from dspyui.domain.runs import TrackingStatus
 from dspyui.domain.uploads import UploadInfo
 from dspyui.i18n import Language
+from dspyui.services.estimates import Forecast
 from dspyui.services.jobs import JobView
 from dspyui.services.lms import ProviderState
 from dspyui.services.summary import CompileSummary
@@ -38,17 +41,32 @@ class Health(_Model):
     tracking_address: str | None = None
 
 
+class WarningItem(_Model):
+    """What is to be known and keeps nothing from running: a code, and a sentence in the caller's language."""
+
+    code: str
+    message: str
+
+    @classmethod
+    def all_of(cls, notices: Iterable[Notice], language: Language) -> tuple[Self, ...]:
+        """From the domain."""
+        return tuple(cls(code=notice.key, message=notice.sentence(language)) for notice in notices)
+
+
 class JobItem(_Model):
-    """A job in the list; times are UTC."""
+    """A job in the list; times are UTC. A note that was never written is None."""
 
     id: str
+    kind: JobKind
     title: str
+    note: str | None
     who: str
     status: JobStatus
     created_at: datetime
     started_at: datetime | None
     ended_at: datetime | None
     attempt: int
+    cancel_requested: bool
 
     @classmethod
     def of(cls, job: Job) -> Self:
@@ -90,10 +108,40 @@ class JobResponse(_Model):
 
 
 class JobCreated(_Model):
-    """The id of a queued job, and where to look."""
+    """The id of a queued job, where to look, and what the data cannot show or the optimizer would rather have."""
 
     job_id: str
     url: str
+    warnings: tuple[WarningItem, ...] = ()
+
+
+class JobChange(_Model):
+    """What a job is called, and the note on it, as Markdown; what is left out stays as it is."""
+
+    title: str | None = None
+    note: str | None = None
+
+
+class DataChange(_Model):
+    """What a data set is called."""
+
+    name: str
+
+
+class EstimateResponse(_Model):
+    """What a compile would ask at most; the cost in US dollars, None when the price of a model is not known."""
+
+    lm_calls_at_most: int
+    input_tokens_about: int
+    output_tokens_about: int
+    cost_about_at_most: float | None
+    warnings: tuple[WarningItem, ...]
+
+    @classmethod
+    def of(cls, found: Forecast, language: Language) -> Self:
+        """From the service."""
+        warnings = WarningItem.all_of(found.warnings, language)
+        return cls(**found.model_dump(exclude={"warnings"}), warnings=warnings)
 
 
 class DataItem(_Model):

@@ -1,6 +1,5 @@
 """The routes under /api. A route is one line of work; what can go wrong is raised and told by `errors.py`."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -14,12 +13,12 @@ from dspyui import __version__
 from dspyui.api.door import user_of
 from dspyui.api.language import request_language
 from dspyui.api.models import (
+    DataChange,
     DataItem,
     ErrorResponse,
+    EstimateResponse,
     Health,
     JobCreated,
-    JobItem,
-    JobResponse,
     LMsResponse,
     LMTestRequestBody,
     LMTestResponse,
@@ -28,31 +27,19 @@ from dspyui.api.models import (
     ProviderItem,
     RegisterRequestBody,
     VersionResponse,
+    WarningItem,
 )
+from dspyui.domain.compiles import CompileSpec
 from dspyui.domain.lms import LMSpec
 from dspyui.domain.programs import file_name
 from dspyui.domain.registry import STAGES
 from dspyui.errors import BadRequestError, NotFoundError
+from dspyui.i18n import Language
 from dspyui.services import Services
-from dspyui.services.documents import dump_spec, parse_spec, part_of
-from dspyui.services.summary import summarise
+from dspyui.services.documents import parse_spec, part_of
+from dspyui.services.estimates import data_warnings, forecast
 
-# Names that can be asked for, and where they lie in the job's folder: a name never becomes a path.
-JOB_FILES: Mapping[str, str] = {
-    "program.json": "program.json",
-    "baseline_program.json": "baseline_program.json",
-    "spec.yaml": "spec/compile.yaml",
-    "result.json": "result.json",
-    "rows.parquet": "evaluation/rows.parquet",
-    "optimized_prompt.txt": "prompt/optimized_prompt.txt",
-    "baseline_prompt.txt": "prompt/baseline_prompt.txt",
-    "train.jsonl": "dataset/train.jsonl",
-    "validation.jsonl": "dataset/validation.jsonl",
-    "test.jsonl": "dataset/test.jsonl",
-    "events.jsonl": "events.jsonl",
-    "log.txt": "log.txt",
-}
-_DOWNLOAD = "application/octet-stream"
+DOWNLOAD = "application/octet-stream"
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,46 +75,6 @@ def health(request: Request, api: ApiDep) -> Health:
     )
 
 
-@router.get("/jobs")
-def list_jobs(api: ApiDep) -> list[JobItem]:
-    """All jobs, newest first."""
-    return [JobItem.of(job) for job in api.services.jobs.search()]
-
-
-@router.get("/jobs/{job_id}")
-def get_job(job_id: str, request: Request, api: ApiDep) -> JobResponse:
-    """One job: state, progress, scores, record."""
-    services = api.services
-    view = services.jobs.view(job_id)
-    return JobResponse.of(
-        view, summarise(view, services.programs), request_language(request, services.settings)
-    )
-
-
-@router.get("/jobs/{job_id}/program", response_class=FileResponse)
-def download_program(job_id: str, api: ApiDep) -> FileResponse:
-    """The compiled program as a file named after it; also when its job has been deleted."""
-    services = api.services
-    name = services.programs.get(job_id).spec.name
-    return FileResponse(
-        services.programs.path(job_id), media_type="application/json", filename=file_name(name, ".json")
-    )
-
-
-@router.get("/jobs/{job_id}/files/{name}", response_class=FileResponse)
-def download_file(job_id: str, name: str, api: ApiDep) -> Response:
-    """A file of the job's folder, by a name of the table."""
-    if name not in JOB_FILES:
-        raise NotFoundError("api.file", name=name[:100], known=", ".join(JOB_FILES))
-    services = api.services
-    file = services.job_store.folder(job_id) / JOB_FILES[name]
-    if name == "spec.yaml" and not file.is_file():
-        return attachment(dump_spec(services.job_store.spec(job_id)), "compile.yaml")
-    if not file.is_file():
-        raise NotFoundError("api.file_not_yet", name=name, job_id=job_id)
-    return FileResponse(file, media_type=_DOWNLOAD, filename=f"{job_id}-{Path(name).name}")
-
-
 @router.get("/data")
 def list_data(api: ApiDep) -> list[DataItem]:
     """All kept data sets, newest first."""
@@ -147,7 +94,13 @@ def download_data(digest: str, api: ApiDep) -> FileResponse:
     """The file of a kept data set, as it came."""
     info = api.services.uploads.get(digest)
     name = info.name if info.format is None else file_name(Path(info.name).stem, f".{info.format}")
-    return FileResponse(api.services.uploads.path(digest), media_type=_DOWNLOAD, filename=name)
+    return FileResponse(api.services.uploads.path(digest), media_type=DOWNLOAD, filename=name)
+
+
+@router.patch("/data/{digest}")
+def rename_data(digest: str, body: DataChange, api: ApiDep) -> DataItem:
+    """Give a kept data set another name."""
+    return DataItem.of(api.services.uploads.rename(digest, body.name))
 
 
 @router.delete("/data/{digest}", status_code=204)
@@ -165,25 +118,36 @@ def download_run_program(run_id: str, api: ApiDep) -> Response:
 @router.post("/compile", status_code=202)
 async def start_compile(request: Request, api: ApiDep) -> JobCreated:
     """Queue a compile; the body is a spec as JSON or YAML."""
-    body = await request.body()
-    job = await run_in_threadpool(submit, api, body, who(request, api))
-    return JobCreated(job_id=job, url=f"/jobs/{job}")
+    spec = spec_in(await request.body())
+    language = request_language(request, api.services.settings)
+    return await run_in_threadpool(submit, api.services, spec, who(request, api), language)
 
 
-def submit(api: Api, body: bytes, user: str) -> str:
-    """Queue the spec and return the job's id. Raises BadRequestError."""
+@router.post("/compile/estimate")
+async def estimate_compile(request: Request, api: ApiDep) -> EstimateResponse:
+    """What the compile of a spec would ask and cost at most; nothing is compiled."""
+    spec, services = spec_in(await request.body()), api.services
+    found = await run_in_threadpool(forecast, spec, services.data, services.lms)
+    return EstimateResponse.of(found, request_language(request, services.settings))
+
+
+def spec_in(body: bytes) -> CompileSpec:
+    """The spec in a request's body. Raises BadRequestError."""
     try:
         text = body.decode("utf-8-sig")
     except UnicodeDecodeError as exc:
         raise BadRequestError("api.not_utf8") from exc
-    return api.services.jobs.submit(parse_spec(text), who=user).id
+    return parse_spec(text)
 
 
-@router.post("/jobs/{job_id}/cancel", status_code=202)
-def cancel_job(job_id: str, api: ApiDep) -> JobItem:
-    """Ask for the job to stop; returns at once."""
-    api.services.jobs.cancel(job_id)
-    return JobItem.of(api.services.jobs.get(job_id))
+def submit(services: Services, spec: CompileSpec, user: str, language: Language) -> JobCreated:
+    """Queue the spec. Raises BadRequestError."""
+    services.jobs.check_keys(spec.lms)
+    # Before it is queued: what cannot be read must not run.
+    told = data_warnings(spec, services.data.preview(spec.program.signature, spec.data))
+    job = services.jobs.submit(spec, who=user)
+    warnings = WarningItem.all_of(told, language)
+    return JobCreated(job_id=job.id, url=f"/jobs/{job.id}", warnings=warnings)
 
 
 @router.post("/register")
@@ -233,4 +197,4 @@ def unknown(rest: str) -> Response:
 def attachment(text: str, name: str) -> Response:
     """Text as a download (RFC 6266; names beyond ASCII as RFC 5987 says)."""
     disposition = f"attachment; filename*=utf-8''{quote(name, safe='')}"
-    return Response(text, media_type=_DOWNLOAD, headers={"content-disposition": disposition})
+    return Response(text, media_type=DOWNLOAD, headers={"content-disposition": disposition})

@@ -10,7 +10,7 @@ from dspyui.cli.compile import CANCEL_SECONDS, RECORD_SECONDS, wait_for_record
 from dspyui.cli.console import Console
 from dspyui.cli.flags import Flags
 from dspyui.cli.narrator import narrator
-from dspyui.cli.session import opened, wait_for_mlflow
+from dspyui.cli.session import load_settings, opened, wait_for_mlflow
 from dspyui.cli.stop import Stopped
 from dspyui.domain.batches import OUTPUT_FORMATS, BatchSpec
 from dspyui.domain.jobs import Job
@@ -93,7 +93,7 @@ def add(app: typer.Typer, flags: Flags, cls: type[TyperCommand]) -> None:
         if (retry is None) == (model is None or input_ is None):
             raise BadRequestError("cli.batch_source")
         spec = part_of(BatchSpec, document) if retry is None else None
-        settings = Settings.load(language=console.language, force_local_mlflow=mlflow or None)
+        settings = load_settings(console, mlflow=mlflow)
         return run(console, settings, spec, retry)
 
 

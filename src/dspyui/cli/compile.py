@@ -1,6 +1,6 @@
 """`dspyui compile SPEC`, or `--from-run RUN`: run a compile here and tell what it gained."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -10,7 +10,7 @@ from typer.core import TyperCommand
 from dspyui.cli.console import Console
 from dspyui.cli.flags import Flags
 from dspyui.cli.narrator import narrator
-from dspyui.cli.session import opened, wait_for_mlflow
+from dspyui.cli.session import load_settings, opened, wait_for_mlflow
 from dspyui.cli.stop import Stopped
 from dspyui.domain.compiles import CompileSpec
 from dspyui.domain.datasets import DataSpec, FileSource
@@ -19,7 +19,7 @@ from dspyui.errors import BadRequestError, DSPyUIError, NotFoundError
 from dspyui.services import Services
 from dspyui.services.demo import check_done
 from dspyui.services.documents import dump_spec, parse_spec
-from dspyui.services.estimates import estimate
+from dspyui.services.estimates import data_warnings, forecast
 from dspyui.services.follow import Nobody, follow
 from dspyui.services.reuse import Loaded
 from dspyui.services.summary import CompileSummary, summarise
@@ -55,7 +55,7 @@ def add(app: typer.Typer, flags: Flags, cls: type[TyperCommand]) -> None:
     ) -> int:
         console = flags.console(as_json=as_json, lang=lang)
         wanted = source(console, spec, from_run)
-        settings = Settings.load(language=console.language, force_local_mlflow=mlflow or None)
+        settings = load_settings(console, mlflow=mlflow)
         if save_spec is not None:
             return save(console, wanted, settings, save_spec)
         if only_estimate:
@@ -81,7 +81,11 @@ def source(console: Console, file: Path | None, run_id: str | None) -> Source:
 
 def of_file(console: Console, services: Services, spec: CompileSpec) -> Loaded:
     """The spec of a file, with it said what has changed since it was written down."""
-    loaded = Loaded(spec, services.reuse.metric_notices(spec))
+    return said_of(console, Loaded(spec, services.reuse.metric_notices(spec)))
+
+
+def said_of(console: Console, loaded: Loaded) -> Loaded:
+    """A spec that was loaded, with what is to be known of it said."""
     for notice in loaded.notices:
         console.note(notice.sentence(console.language))
     return loaded
@@ -90,10 +94,7 @@ def of_file(console: Console, services: Services, spec: CompileSpec) -> Loaded:
 def of_run(console: Console, services: Services, run_id: str) -> Loaded:
     """The spec of a Run, with what is to be known of it said. Raises what `ReuseService.run` raises."""
     wait_for_mlflow(services)
-    loaded = services.reuse.run(run_id)
-    for notice in loaded.notices:
-        console.note(notice.sentence(console.language))
-    return loaded
+    return said_of(console, services.reuse.run(run_id))
 
 
 def save(console: Console, wanted: Source, settings: Settings, file: Path) -> int:
@@ -124,24 +125,16 @@ def reckon(console: Console, wanted: Source, settings: Settings, *, asks_mlflow:
             app.services.tracking.start()
         services, loaded = app.services, wanted(app.services)
         check_data(loaded)
-        spec = loaded.spec
-        preview = services.data.preview(spec.program.signature, spec.data)
-        sizes = preview.split_sizes
-        spec.optimizer.check_rows(train=sizes["train"], validation=sizes["validation"])
-        found = estimate(spec, preview, services.lms)
+        found = forecast(loaded.spec, services.data, services.lms)
     finally:
         app.close()
-    asked = found.asked
-    document = {
-        "lm_calls_at_most": asked.calls,
-        "input_tokens_about": asked.input_tokens,
-        "output_tokens_about": asked.output_tokens,
-        "cost_about_at_most": found.cost,
-    }
-    cost = "cost_unknown" if found.cost is None else "cost_at_most"
+    document = {**found.model_dump(exclude={"warnings"}), "warnings": console.warn(found.warnings)}
+    tokens = found.input_tokens_about + found.output_tokens_about
+    known = found.cost_about_at_most
+    cost = "cost_unknown" if known is None else "cost_at_most"
     said = (
-        console.text("cli.compile.calls_at_most", calls=asked.calls, tokens=asked.total_tokens),
-        console.text(f"cli.compile.{cost}", cost=f"{found.cost or 0:.4f}"),
+        console.text("cli.compile.calls_at_most", calls=found.lm_calls_at_most, tokens=tokens),
+        console.text(f"cli.compile.{cost}", cost=f"{known or 0:.4f}"),
     )
     console.answer(document, said)
     return 0
@@ -182,14 +175,14 @@ def run(console: Console, wanted: Source, settings: Settings) -> int:
         loaded = wanted(services)
         check_data(loaded)
         spec = loaded.spec
-        for notice in services.data.preview(spec.program.signature, spec.data).notices:
-            console.note(notice.sentence(console.language))
+        preview = services.data.preview(spec.program.signature, spec.data)
+        warnings = console.warn(data_warnings(spec, preview))
         job = services.jobs.start_here(spec, who=system_user())
         job = watch(console, services, job)
         if job.status == "done":
             wait_for_record(console, services, job.id)
         summary = summarise(services.jobs.view(job.id), services.programs)
-    return answer(console, job, summary)
+    return answer(console, job, summary, warnings)
 
 
 def check_data(loaded: Loaded) -> None:
@@ -226,9 +219,9 @@ def wait_for_record(
         console.note(console.text("cli.compile.record_refused", problem=state.last_error))
 
 
-def answer(console: Console, job: Job, summary: CompileSummary) -> int:
+def answer(console: Console, job: Job, summary: CompileSummary, warnings: Sequence[Mapping[str, str]]) -> int:
     """Say how it went. Returns the exit code."""
-    document: dict[str, Any] = summary.model_dump(mode="json")
+    document: dict[str, Any] = {**summary.model_dump(mode="json"), "warnings": warnings}
     try:
         check_done(job)
     except DSPyUIError as exc:
@@ -282,7 +275,18 @@ def _certainty(console: Console, summary: CompileSummary) -> Iterator[str]:
             yield text(
                 "cli.compile.interval", word=word, low=f"{low:+.2f}", high=f"{high:+.2f}", pairs=summary.pairs
             )
+    if len(summary.by_field) > 1:
+        # Of one field alone, the means are the scores above.
+        fields = [
+            f"{name} {means.baseline_score:.2f} → {means.evaluation_score:.2f}"
+            for name, means in summary.by_field.items()
+        ]
+        yield text("cli.compile.by_field", fields=", ".join(fields))
     if summary.repeats > 1:
         yield text("cli.compile.repeats", repeats=summary.repeats)
+    if summary.unreadable:
+        yield text("cli.compile.unreadable", replies=summary.unreadable)
     if summary.failed or summary.score_errors:
         yield text("cli.compile.missing", failed=summary.failed, score_errors=summary.score_errors)
+    if summary.uncounted:
+        yield text("cli.compile.uncounted", rows=summary.uncounted)

@@ -10,7 +10,7 @@ from dspyui.cli.console import Console
 from dspyui.cli.flags import Flags
 from dspyui.cli.register import document as version_document
 from dspyui.cli.register import lines as version_lines
-from dspyui.cli.session import opened
+from dspyui.cli.session import load_settings, opened
 from dspyui.errors import DSPyUIError
 from dspyui.services import Services
 from dspyui.services.demo import DemoOutcome, DemoService, check_done
@@ -34,7 +34,7 @@ def add(app: typer.Typer, flags: Flags, cls: type[TyperCommand]) -> None:
         lang: str | None = lang_flag,
     ) -> int:
         console = flags.console(as_json=as_json, lang=lang)
-        return run(console, seed, Settings.load(language=console.language, force_local_mlflow=mlflow or None))
+        return run(console, seed, load_settings(console, mlflow=mlflow))
 
 
 def run(console: Console, seed: int, settings: Settings) -> int:

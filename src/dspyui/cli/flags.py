@@ -36,6 +36,11 @@ class Flags:
         """`--mlflow`."""
         return typer.Option(False, "--mlflow", help=self.text("cli.flag.mlflow"))
 
+    @property
+    def yes(self) -> Any:
+        """`--yes`."""
+        return typer.Option(False, "--yes", "-y", help=self.text("cli.flag.yes"))
+
     def console(self, *, as_json: bool, lang: str | None) -> Console:
         """The voice a command was asked to speak with. Raises BadRequestError for an unknown language."""
         return Console(checked_language(lang) or self.language, as_json)

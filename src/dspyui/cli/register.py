@@ -7,7 +7,7 @@ from typer.core import TyperCommand
 
 from dspyui.cli.console import Console
 from dspyui.cli.flags import Flags
-from dspyui.cli.session import opened_for_mlflow
+from dspyui.cli.session import load_settings, opened_for_mlflow
 from dspyui.domain.registry import STAGES, ModelVersion, Stage, check_model_name
 from dspyui.errors import BadRequestError
 from dspyui.settings import Settings
@@ -41,7 +41,7 @@ def add(app: typer.Typer, flags: Flags, cls: type[TyperCommand]) -> None:
         if (run_id is None) == (job_id is None):
             raise BadRequestError("cli.register_source")
         version = run(
-            Settings.load(language=console.language, force_local_mlflow=mlflow or None),
+            load_settings(console, mlflow=mlflow),
             run_id=run_id,
             job_id=job_id,
             asked=asked,

@@ -2,8 +2,9 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from dspyui.cli.console import Console
 from dspyui.domain.runs import TrackingState
 from dspyui.services import Services
 from dspyui.settings import Settings
@@ -13,6 +14,17 @@ if TYPE_CHECKING:
 
 # How long a command waits for MLflow to be found or started, in seconds; a local server takes 10–30 s.
 TRACKING_SECONDS = 90.0
+
+
+def load_settings(console: Console, *, mlflow: bool = False, **flags: Any) -> Settings:
+    """The settings, with a command's flags by field name; the command's language unless they say another.
+
+    `mlflow` is `--mlflow`: where tracking is off it changes nothing, and that is said.
+    """
+    settings = Settings.load(**{"language": console.language, **flags}, force_local_mlflow=mlflow or None)
+    if mlflow and not settings.mlflow_enabled:
+        console.note(console.text("cli.mlflow_off"))
+    return settings
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from typer.core import TyperCommand
 
 from dspyui.cli.console import Console
 from dspyui.cli.flags import Flags
+from dspyui.cli.session import load_settings
 from dspyui.settings import Settings
 
 
@@ -29,12 +30,13 @@ def add(app: typer.Typer, flags: Flags, cls: type[TyperCommand]) -> None:
         lang: str | None = lang_flag,
     ) -> int:
         console = flags.console(as_json=as_json, lang=lang)
-        settings = Settings.load(
+        settings = load_settings(
+            console,
+            mlflow=mlflow,
             host=host,
             port=port,
             # Only an explicit flag fixes the language of the pages; the terminal's own is for this terminal.
             language=console.language if lang else None,
-            force_local_mlflow=mlflow or None,
             local_lm=False if no_local_lm else None,
             insecure=insecure or None,
         )

@@ -1,6 +1,7 @@
 """Data sets: keep, read, preview, split."""
 
 import json
+import re
 import weakref
 from collections import Counter, deque
 from collections.abc import Mapping, Sequence
@@ -19,11 +20,15 @@ from dspyui.domain.signatures import FieldSpec, SignatureSpec
 from dspyui.domain.splits import SplitName
 from dspyui.domain.tables import RawTable, TableReader
 from dspyui.domain.uploads import UploadInfo, UploadStore
-from dspyui.errors import BadRequestError, DSPyUIError
+from dspyui.errors import BadRequestError, DSPyUIError, NotFoundError
 
 # A form asks for the same preview at every change of something else.
 _PREVIEWS: Final = 8
 HEAD_ROWS: Final = 5
+# A digest is known by its beginning, from so many characters on; so many of it are shown.
+FEWEST_CHARACTERS: Final = 4
+SHORT_DIGEST: Final = 12
+_DIGEST: Final = re.compile("[0-9a-f]{64}")
 
 
 class FileGlance(Frozen):
@@ -103,6 +108,26 @@ class DataService:
         content = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
         table = self._reader.read("rows.jsonl", content)
         return self._uploads.keep(name, content, table)
+
+    def named(self, asked: str) -> UploadInfo:
+        """The kept data set that a person means: by its digest, the beginning of that, or its name.
+
+        Raises NotFoundError, and BadRequestError when several fit.
+        """
+        if _DIGEST.fullmatch(asked):
+            return self._uploads.get(asked)
+        is_long = len(asked) >= FEWEST_CHARACTERS
+        found = [
+            info
+            for info in self._uploads.search()
+            if info.name == asked or (is_long and info.digest.startswith(asked))
+        ]
+        if not found:
+            raise NotFoundError("upload.unknown", digest=asked[:100])
+        if len(found) > 1:
+            digests = ", ".join(info.digest[:SHORT_DIGEST] for info in found)
+            raise BadRequestError("upload.several", asked=asked[:100], digests=digests)
+        return found[0]
 
     def kept_table(self, info: UploadInfo) -> RawTable:
         """What stands in a kept data set. Raises NotFoundError, or BadRequestError when it is not what was kept."""

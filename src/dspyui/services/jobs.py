@@ -144,17 +144,19 @@ class JobService:
         """The jobs that fit, newest first."""
         return [job for job in self._store.search() if asked.fits(job)]
 
-    def describe(self, job_id: str, *, title: str, note: str) -> Job:
-        """Rename the job and note on it; no path changes, and its Run follows.
+    def describe(self, job_id: str, *, title: str | None = None, note: str | None = None) -> Job:
+        """Rename the job and note on it; what is None stays as it is. No path changes, and its Run follows.
 
         Raises BadRequestError for a title or a note that cannot be, NotFoundError.
         """
-        checked, said = check_title(title), check_note(note)
+        checked = None if title is None else check_title(title)
+        said = None if note is None else check_note(note)
 
         def change(job: Job) -> Job:
             # A note that nobody ever wrote stays unwritten: in MLflow there may be one.
-            keeps = job.note is None and not said
-            return job.model_copy(update={"title": checked, "note": None if keeps else said})
+            keeps = said is None or (job.note is None and not said)
+            changes = {"title": checked or job.title, "note": job.note if keeps else said}
+            return job.model_copy(update=changes)
 
         job = self._store.update(job_id, change)
         self._on_described()

@@ -1,7 +1,7 @@
 """What came of a compile, in the few figures the command line and the API tell."""
 
 from dspyui.domain.base import Frozen
-from dspyui.domain.compiles import Usage
+from dspyui.domain.compiles import CompileResult, Usage
 from dspyui.domain.intervals import Word
 from dspyui.domain.jobs import Job, JobStatus, RecordStatus
 from dspyui.domain.storage import ProgramStore
@@ -9,13 +9,21 @@ from dspyui.errors import NotFoundError
 from dspyui.services.jobs import JobView
 
 
+class FieldMeans(Frozen):
+    """A field's mean score before and after, over the rows that count, 0.0 to 1.0."""
+
+    baseline_score: float
+    evaluation_score: float
+
+
 class CompileSummary(Frozen):
     """Scores 0.0 to 1.0, None before there are any; `record` tells how far the Run in MLflow is.
 
     `score_improvement_ci_low` and `…_high` bound the improvement with 95 % confidence; `verdict` says whether they
-    exclude zero. All three are None when nothing was optimised. `failed` and `score_errors` count what is missing over
-    both programs. What an embedder was asked is counted apart; `cost` is that of both in US dollars, None when the
-    price of a call is not known.
+    exclude zero. All three are None when nothing was optimised. `by_field` holds every scored field. `unreadable`,
+    `failed` and `score_errors` count over both programs the replies that could not be read, the calls that failed and
+    the scores that could not be made; `uncounted` are the test rows that therefore count for neither. What an embedder
+    was asked is counted apart; `cost` is that of both in US dollars, None when the price of a call is not known.
     """
 
     job_id: str
@@ -32,8 +40,11 @@ class CompileSummary(Frozen):
     pairs: int
     differing: int
     repeats: int
+    by_field: dict[str, FieldMeans]
+    unreadable: int
     failed: int
     score_errors: int
+    uncounted: int
     program_path: str | None
     duration_seconds: float | None
     lm_calls: int
@@ -66,8 +77,11 @@ def summarise(view: JobView, programs: ProgramStore) -> CompileSummary:
         pairs=found.pairs if found else 0,
         differing=found.differing if found else 0,
         repeats=view.spec.repeats,
+        by_field=_by_field(result) if result else {},
+        unreadable=result.baseline.unreadable + result.optimised.unreadable if result else 0,
         failed=result.baseline.failed + result.optimised.failed if result else 0,
         score_errors=result.baseline.score_errors + result.optimised.score_errors if result else 0,
+        uncounted=result.uncounted if result else 0,
         program_path=_find_program(programs, view.job.id),
         duration_seconds=duration_seconds(view.job),
         lm_calls=usage.lm_calls,
@@ -79,6 +93,13 @@ def summarise(view: JobView, programs: ProgramStore) -> CompileSummary:
         embedding_tokens=usage.embedding_tokens,
         cost=usage.cost,
     )
+
+
+def _by_field(result: CompileResult) -> dict[str, FieldMeans]:
+    return {
+        name: FieldMeans(baseline_score=before, evaluation_score=after)
+        for name, (before, after) in result.by_field.items()
+    }
 
 
 def duration_seconds(job: Job) -> float | None:

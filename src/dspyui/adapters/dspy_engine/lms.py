@@ -29,7 +29,7 @@ from dspy.utils.exceptions import (
 from dspyui.adapters.dspy_engine.meter import LOCAL_ALIAS, OWN_ALIAS, Meter, shown_model
 from dspyui.adapters.dspy_engine.provider_words import plain_words
 from dspyui.domain.lms import LMSpec, ModelSpec
-from dspyui.domain.providers import OWN_SERVER_KEY
+from dspyui.domain.providers import OWN_SERVER_KEY, key_variables
 from dspyui.errors import BadRequestError, FailedError, RefusedError
 from dspyui.settings import Redactor
 
@@ -48,6 +48,23 @@ class EmptyReplyError(LMError):
     default_code = "empty_reply"
 
 
+class KeyRefusedError(LMAuthError):
+    """The provider refused the key of `variable`; of "" when none was sent, of None when nobody knows whose it was."""
+
+    def __init__(self, exc: LMAuthError, variable: str | None) -> None:
+        super().__init__(
+            exc.message,
+            code=exc.code,
+            model=exc.model,
+            provider=exc.provider,
+            provider_code=exc.provider_code,
+            status=exc.status,
+            request_id=exc.request_id,
+            retry_after=exc.retry_after,
+        )
+        self.variable = variable
+
+
 class PricedLM(dspy.LM):
     """A DSPy LM that tells the meter what each of its calls has cost, keeps no history, and takes no empty reply.
 
@@ -56,12 +73,13 @@ class PricedLM(dspy.LM):
     """
 
     price: Price = "listed"
+    key_variable: str | None = None
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Ask; `num_retries` more times when the reply is empty, which a cached one may be too.
 
         Raises EmptyReplyError when it still is: no answer is no wrong answer. LiteLLM's errors know a model without
-        its provider; they leave with both.
+        its provider; they leave with both, and a refused key with its variable.
         """
         try:
             for again in range(self.num_retries + 1):
@@ -70,6 +88,8 @@ class PricedLM(dspy.LM):
                     return said
         except LMError as exc:
             exc.model = self.model
+            if isinstance(exc, LMAuthError):
+                raise KeyRefusedError(exc, self.key_variable) from exc
             raise
         meter = dspy.settings.usage_tracker
         if isinstance(meter, Meter):
@@ -176,12 +196,14 @@ def to_dspy(spec: LMSpec, environment: Mapping[str, str]) -> dspy.LM:
     if own := _own_name(spec):
         _register_own()
     # A server of somebody's own may call its model as it likes: a provider's price says nothing about it.
-    return _priced(own or spec.model, "unknown" if spec.api_base else "listed", options)
+    price: Price = "unknown" if spec.api_base else "listed"
+    return _priced(own or spec.model, price, options, key_variable(spec, environment))
 
 
-def _priced(model: str, price: Price, options: Mapping[str, Any]) -> dspy.LM:
+def _priced(model: str, price: Price, options: Mapping[str, Any], variable: str | None = None) -> dspy.LM:
     made = PricedLM(model, **options)
     made.price = price
+    made.key_variable = variable
     return made
 
 
@@ -194,6 +216,15 @@ def find_key(spec: ModelSpec, environment: Mapping[str, str]) -> str | None:
     if spec.api_base:
         return environment.get(OWN_SERVER_KEY) or _PLACEHOLDER_KEY
     return None
+
+
+def key_variable(spec: ModelSpec, environment: Mapping[str, str]) -> str | None:
+    """The variable whose key goes with a model: "" when none is sent, None when that is left to LiteLLM."""
+    known = key_variables(spec.model, spec.api_base, spec.api_key_env)
+    held = [variable for variable in known if environment.get(variable, "").strip()]
+    if held:
+        return held[0]
+    return "" if spec.api_base else None
 
 
 def adapter_for(spec: LMSpec) -> dspy.Adapter:
@@ -224,6 +255,7 @@ _NOT_FOUND = 404
 _FINAL = frozenset(
     {
         "engine.auth",
+        "engine.key_needed",
         "engine.billing",
         "engine.model_unknown",
         "engine.not_found",
@@ -235,10 +267,13 @@ _FINAL = frozenset(
 )
 
 
-def failed(exc: LMError, redact: Redactor, *, model: str | None = None) -> FailedError:
+def failed(
+    exc: LMError, redact: Redactor, *, model: str | None = None, variable: str | None = None
+) -> FailedError:
     """The error a person reads for a failure of the LM, its own words included, every key blotted out.
 
-    `model` is the name to show; None takes the one that the error knows.
+    `model` is the name to show; None takes the one that the error knows. `variable` is the one whose key was sent
+    (see `key_variable`), when the error does not know it.
     """
     code = next((code for kind, code in _CODES if isinstance(exc, kind)), "engine.unexpected")
     wait = exc.retry_after or 0
@@ -249,7 +284,11 @@ def failed(exc: LMError, redact: Redactor, *, model: str | None = None) -> Faile
         code = "engine.not_found"
     elif code == "engine.rate_limit" and wait > LONGEST_WAIT:
         code = "engine.rate_limit_long"
-    more = {"minutes": round(wait / 60)} if code == "engine.rate_limit_long" else {}
+    more: dict[str, Any] = {"minutes": round(wait / 60)} if code == "engine.rate_limit_long" else {}
+    if code == "engine.auth":
+        sent = exc.variable if isinstance(exc, KeyRefusedError) else variable
+        # Without a key there is none that could be wrong.
+        code, more = ("engine.key_needed", {}) if sent == "" else (code, {"variable": sent} if sent else {})
     kind = RefusedError if code in _FINAL else FailedError
     # Cut after the keys are gone: half a key would not be found any more.
     problem = redact(" ".join(_said(exc).split()))[:500]

@@ -134,7 +134,8 @@ def embedder_of(
             options["api_key"] = key
         if spec.api_base:
             options["api_base"] = spec.api_base
-    return _Embedder(spec, model, options, spent=spent, redact=redact)
+    variable = lms.key_variable(spec, environment)
+    return _Embedder(spec, model, options, spent=spent, redact=redact, key_variable=variable)
 
 
 @contextmanager
@@ -164,8 +165,10 @@ class _Embedder:
         *,
         spent: Callable[[int, float | None], None],
         redact: Redactor,
+        key_variable: str | None,
     ) -> None:
         self._spec = spec
+        self._key_variable = key_variable
         self._model = model
         self._options = dict(options)
         self._spent = spent
@@ -178,7 +181,7 @@ class _Embedder:
         found: dict[str, list[float]] = {}
         # LiteLLM keeps one connection pool an address; threads that come first together would each make one.
         with (
-            _mapped(self._spec.model, self._redact),
+            _mapped(self._spec.model, self._redact, self._key_variable),
             nullcontext() if self._is_warm.is_set() else self._first,
         ):
             for text in dict.fromkeys(texts):
@@ -232,10 +235,10 @@ def _embedding_cost(spec: EmbedderSpec, tokens: int) -> float | None:
 
 
 @contextmanager
-def _mapped(model: str, redact: Redactor) -> Iterator[None]:
+def _mapped(model: str, redact: Redactor, key_variable: str | None) -> Iterator[None]:
     """LiteLLM's errors, read as DSPy reads them for its LMs: for embeddings it does not do so by itself."""
     try:
         with error_boundary(model, unexpected=True), litellm_errors(model=model):
             yield
     except LMError as exc:
-        raise lms.failed(exc, redact, model=model) from exc
+        raise lms.failed(exc, redact, model=model, variable=key_variable) from exc

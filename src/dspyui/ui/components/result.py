@@ -82,6 +82,7 @@ def _essentials(text: Text, result: CompileResult, spec: CompileSpec) -> None:
         fact(text("ui.result.test_rows"), formats.count(len(result.baseline.rows)))
         fact(text("ui.job.cost"), cost_in_words(text, asked_cost(result.usage)))
         digest_fact(text("ui.version.data_digest"), result.data_digest)
+    marked(tag("p", text("ui.result.digest_help"), "d-note"), "digest-help")
 
 
 def asked_cost(usage: Usage) -> float | None:
