@@ -14,6 +14,7 @@ import time
 import urllib.request
 from collections.abc import Generator, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -171,6 +172,16 @@ def environ(tmp_path: Path, _clean: None) -> dict[str, str]:
 def settings(tmp_path: Path, environ: dict[str, str]) -> Settings:
     """Settings as on a fresh machine: nothing said, the data folder in the test's own folder."""
     return Settings.load(env_file=tmp_path / "no.env", environ=environ, home=tmp_path / "data")
+
+
+@pytest.fixture
+def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """How long the client of language models would have slept, in seconds; it does not."""
+    from dspy.clients import execution
+
+    slept: list[float] = []
+    monkeypatch.setattr(execution, "time", SimpleNamespace(sleep=slept.append))
+    return slept
 
 
 def free_port() -> int:
