@@ -6,7 +6,7 @@ import pytest
 
 from dspyui.domain.splits import SplitSpec, split_rows
 from dspyui.errors import FailedError
-from tests.adapters.test_lm_faults import waits  # noqa: F401 - a fixture
+from tests.adapters.conftest import waits  # noqa: F401 - a fixture
 from tests.fake_openai import Fault, last_input
 from tests.services.test_compile_run import ROWS, knowing, run, server, spec, start, store, table  # noqa: F401
 
