@@ -27,9 +27,9 @@ from tests.waiting import wait_until
 
 pytestmark = pytest.mark.slow
 
-# Names that do not say that they hold a secret, by who is asked with them, and one that the Settings page takes.
-IN_ENVIRONMENT = {role: f"MY_{role.upper()}" for role in ("task", "prompt", "judge", "embedder")}
-TYPED_IN = {"task": "MY_TYPED_KEY"}
+# Names that do not say that they hold a secret, and one that does.
+IN_ENVIRONMENT, TYPED_IN = "MY_SERVER", "MY_TYPED_KEY"
+BY_ROLE = {role: f"MY_{role.upper()}" for role in ("task", "prompt", "judge", "embedder")}
 ROWS = [{"message": f"My thing{i}q broke.", "product": f"thing{i}q"} for i in range(20)]
 
 
@@ -121,17 +121,16 @@ def lm_test(program: Program, address: str, variable: str, key: str) -> str:
     return ran.stdout + ran.stderr
 
 
-def type_keys(open_page, program: Program, keys: dict[str, str]) -> None:
-    """As a person does it, on the Settings page; `keys` by their variables."""
+def type_key(open_page, program: Program, key: str) -> None:
+    """As a person does it, on the Settings page."""
     page = open_page(str(program.client.base_url).rstrip("/"), "/settings?lang=en").page
     page.get_by_test_id("key-provider").click()
     page.get_by_role("option", name="Another variable").click()
-    for variable, key in keys.items():
-        page.get_by_test_id("key-variable").fill(variable)
-        page.get_by_test_id("key-value").fill(key)
-        page.get_by_test_id("key-set").click()
-        page.get_by_test_id(f"key-{variable}").wait_for()
-        assert key not in page.content()
+    page.get_by_test_id("key-variable").fill(TYPED_IN)
+    page.get_by_test_id("key-value").fill(key)
+    page.get_by_test_id("key-set").click()
+    page.get_by_test_id(f"key-{TYPED_IN}").wait_for()
+    assert key not in page.content()
     leave(page)
 
 
@@ -164,53 +163,66 @@ def recorded(program: Program, document: dict[str, object], status: str) -> str:
     return job_id
 
 
-@pytest.mark.parametrize("variables", [IN_ENVIRONMENT, TYPED_IN], ids=["environment", "typed"])
-def test_a_key_is_found_nowhere(open_page, mlflow_address, tmp_path, tmp_path_factory, variables):
-    keys = {role: canary() for role in variables}
-    key, variable = keys["task"], variables["task"]
-    by_variable = {variables[role]: keys[role] for role in variables}
-    settings = {
-        "MLFLOW_TRACKING_URI": mlflow_address,
-        "MLFLOW_LOG_TRACES_FROM_COMPILE": "true",
-        "DSPYUI_LOCAL_LM": "false",
-        **(by_variable if variables is IN_ENVIRONMENT else {}),
-    }
+def with_mlflow(address: str, **more: str) -> dict[str, str]:
+    """The program's environment."""
+    settings = {"MLFLOW_LOG_TRACES_FROM_COMPILE": "true", "DSPYUI_LOCAL_LM": "false"}
+    return {"MLFLOW_TRACKING_URI": address, **settings, **more}
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("variable", [IN_ENVIRONMENT, TYPED_IN])
+def test_a_key_is_found_nowhere(open_page, mlflow_address, tmp_path, tmp_path_factory, variable):
+    key = canary()
+    given = {IN_ENVIRONMENT: key} if variable == IN_ENVIRONMENT else {}
     with (
         FakeOpenAI(answer) as good,
         FakeOpenAI(lambda _m: refusal(key)) as bad,
         FakeOpenAI(moody(key)) as teacher,
-        Program(tmp_path, **settings) as program,
+        Program(tmp_path, **with_mlflow(mlflow_address, **given)) as program,
     ):
         task = lm(good, variable)
-        if variables is TYPED_IN:
+        if variable == TYPED_IN:
             refused = program.client.post("/api/compile", json=spec(task))
             assert refused.json()["code"] == "lm.key_unset"
-            type_keys(open_page, program, by_variable)
+            type_key(open_page, program, key)
         done = recorded(program, spec(task), "done")
         moody_teacher = recorded(program, spec(task, others={"teacher": lm(teacher, variable)}), "done")
         failed = recorded(program, spec(lm(bad, variable)), "failed")
-        others = _other_roles(program, task, variables, keys) if variables is IN_ENVIRONMENT else ()
         name = f"canary-{secrets.token_hex(4)}"
-        said = [program.client.get(f"/api/jobs/{job_id}").text for job_id in (failed, *others)]
-        said += _use(program, done, name, bad, variable)
+        said = [
+            program.client.get(f"/api/jobs/{failed}").text,
+            *_use(program, done, name, bad, variable),
+        ]
         said.append(lm_test(program, bad.base_url, variable, key))
         said.append(press_test(open_page, program, bad.base_url, variable))
-        said += _pages(open_page, program, (done, moody_teacher, failed, *others), f"/models/{name}/1")
+        said += _pages(open_page, program, (done, moody_teacher, failed), f"/models/{name}/1")
     assert f"Bearer {key}" in good.keys
     assert f"Bearer {key}" in bad.keys
-    jobs = tmp_path / "data" / "jobs"
-    blotted = "Incorrect API key provided: ***"
-    assert blotted in (jobs / moody_teacher / "log.txt").read_text()
-    for job_id in others:
-        kept = [path for path in (jobs / job_id).rglob("*") if path.is_file()]
-        assert any(blotted in text_of(path) for path in kept)
-    assert not [text for text in said if any(form in text for one in keys.values() for form in forms(one))]
+    log = (tmp_path / "data" / "jobs" / moody_teacher / "log.txt").read_text()
+    assert "Incorrect API key provided: ***" in log
+    assert not [text for text in said if any(form in text for form in forms(key))]
+    assert found_in(tmp_path_factory.getbasetemp(), [key]) == []
+
+
+@pytest.mark.timeout(600)
+def test_no_roles_key_is_found_anywhere(open_page, mlflow_address, tmp_path, tmp_path_factory):
+    keys = {role: canary() for role in BY_ROLE}
+    given = {BY_ROLE[role]: key for role, key in keys.items()}
+    with (
+        FakeOpenAI(answer) as good,
+        Program(tmp_path, **with_mlflow(mlflow_address, **given)) as program,
+    ):
+        jobs = _other_roles(program, lm(good, BY_ROLE["task"]), keys)
+        said = [program.client.get(f"/api/jobs/{job_id}").text for job_id in jobs]
+        said += _shown(open_page, program, [f"/jobs/{job_id}" for job_id in jobs])
+    for job_id in jobs:
+        kept = [path for path in (tmp_path / "data" / "jobs" / job_id).rglob("*") if path.is_file()]
+        assert any("Incorrect API key provided: ***" in text_of(path) for path in kept)
+    assert not [text for text in said if any(form in text for key in keys.values() for form in forms(key))]
     assert found_in(tmp_path_factory.getbasetemp(), list(keys.values())) == []
 
 
-def _other_roles(
-    program: Program, task: dict[str, object], variables: dict[str, str], keys: dict[str, str]
-) -> tuple[str, str]:
+def _other_roles(program: Program, task: dict[str, object], keys: dict[str, str]) -> tuple[str, str]:
     """Two compiles: one whose judge and prompt writer fail twice, each with its key; one whose embedder refuses."""
     with (
         FakeOpenAI(moody(keys["judge"], lambda _m: "Could be better.\nSCORE: 5")) as judge,
@@ -220,11 +232,11 @@ def _other_roles(
         embedder.embed_fault = Fault(401, refusal(keys["embedder"]).message)
         judged = spec(
             task,
-            others={"judge": lm(judge, variables["judge"]), "prompt": lm(writer, variables["prompt"])},
+            others={"judge": lm(judge, BY_ROLE["judge"]), "prompt": lm(writer, BY_ROLE["prompt"])},
             metric={"kind": "llm_judge"},
             optimizer={"kind": "gepa", "params": {"max_metric_calls": 20}},
         )
-        variable = variables["embedder"]
+        variable = BY_ROLE["embedder"]
         similar = spec(
             lm(embedder, variable),
             others={"embedder": model(embedder, variable)},
@@ -258,10 +270,13 @@ def _use(program: Program, job_id: str, name: str, bad: FakeOpenAI, variable: st
 
 def _pages(open_page, program: Program, jobs: tuple[str, ...], model: str) -> list[str]:
     """The pages as they stand in a browser once everything is there."""
+    paths = [f"/jobs/{jobs[0]}", f"/?job={jobs[0]}", "/jobs", "/runs", "/models", model, "/settings"]
+    return _shown(open_page, program, [*paths, *(f"/jobs/{job_id}" for job_id in jobs[1:])])
+
+
+def _shown(open_page, program: Program, paths: list[str]) -> list[str]:
     address = str(program.client.base_url).rstrip("/")
     shown = []
-    paths = [f"/jobs/{jobs[0]}", f"/?job={jobs[0]}", "/jobs", "/runs", "/models", model, "/settings"]
-    paths += [f"/jobs/{job_id}" for job_id in jobs[1:]]
     for path in paths:
         page = open_page(address, path).page
         page.wait_for_load_state("networkidle")
@@ -275,15 +290,14 @@ def test_a_typed_key_is_gone_after_a_restart_and_the_job_says_so(open_page, tmp_
     settings = {"MLFLOW_ENABLED": "false", "DSPYUI_LOCAL_LM": "false"}
     with FakeOpenAI(answer, seconds=1) as slow:
         program = Program(tmp_path, **settings)
-        variable = TYPED_IN["task"]
-        type_keys(open_page, program, {variable: key})
-        job_id = program.compile(spec(lm(slow, variable)))
+        type_key(open_page, program, key)
+        job_id = program.compile(spec(lm(slow, TYPED_IN)))
         wait_until(lambda: slow.requests, seconds=60)
         program.kill()
         with Program(tmp_path, **settings) as again:
             found = again.wait(job_id, "failed", seconds=120)
             assert found["error"]["code"] == "lm.key_unset"
-            assert variable in found["error"]["message"]
+            assert TYPED_IN in found["error"]["message"]
             providers = again.get("/api/lms")["providers"]
             assert "typed" not in {provider["key"] for provider in providers}
     assert found_in(tmp_path, [key]) == []
