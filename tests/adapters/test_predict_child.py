@@ -116,6 +116,7 @@ def test_closing_ends_a_prediction_that_hangs(app, server):
     assert children() == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", MODULES)
 def test_a_program_of_knn_predicts_in_a_fresh_process_as_in_the_one_that_made_it(app, server, tmp_path, kind):
     """The hardest to keep: rows, embedder, metric and teacher are needed at each call, and the reward's judge too."""

@@ -13,7 +13,7 @@ from tests.fake_openai import FakeOpenAI, Fault
 from tests.program import Program
 from tests.waiting import wait_until
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
 ROWS = 120
 
 

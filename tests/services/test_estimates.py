@@ -122,8 +122,8 @@ def test_budgets_set_by_hand_are_kept_to(told, kind):
     ("module", "optimizer"),
     [
         *((module, "none") for module in MODULES),
-        ("refine", "bootstrap_few_shot"),
-        ("multi_chain_comparison", "copro"),
+        pytest.param("refine", "bootstrap_few_shot", marks=pytest.mark.slow),
+        pytest.param("multi_chain_comparison", "copro", marks=pytest.mark.slow),
     ],
 )
 def test_a_module_that_asks_several_times_is_counted_so(told, module, optimizer):

@@ -94,6 +94,7 @@ def test_equal_programs_are_told_apart_in_five_of_a_hundred_at_most(rows: int) -
     assert alarms / 400 <= 0.07
 
 
+@pytest.mark.slow
 def test_the_sign_flip_test_is_wrong_in_five_of_a_hundred() -> None:
     rng = np.random.default_rng(3)
     wrong = sum(sign_flip_p(rng.uniform(-1, 1, 12).tolist()) < ALPHA for _ in range(600))

@@ -105,7 +105,7 @@ def test_the_score_interval_holds_the_true_difference(rows: int, fewest: bool) -
     assert 0.93 <= held / PAIRS_OF_PROGRAMS <= 0.98
 
 
-@pytest.mark.parametrize("rows", [50, 200])
+@pytest.mark.parametrize("rows", [50, pytest.param(200, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     "fewest",
     [pytest.param(False, id="5 to all differ"), pytest.param(True, id="5 differ", marks=pytest.mark.slow)],
