@@ -244,7 +244,7 @@ class World:
         record = RecordService(settings, self.jobs, self.runs, self.tracking)
         metrics = MetricService(settings, FileMetrics(home))
         run_list = RunService(self.library)
-        gate = GateService(self.registry, run_list, settings.promotion_gate)
+        self.gate = gate = GateService(self.registry, run_list, settings.promotion_gate)
         self.services = Services(
             settings=settings,
             tracking=self.tracking,

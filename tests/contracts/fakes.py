@@ -297,7 +297,8 @@ class InMemoryRegistry:
         if (moved.stage, last) == (stage, stage):
             self._keep(name, version, mlflow_stage=stage)
         else:
-            self._move(moved, moved.stage, stage, who=who, why=why, kind=kind, gate=gate)
+            before = last if moved.stage == stage else moved.stage
+            self._move(moved, before, stage, who=who, why=why, kind=kind, gate=gate)
         return self.get_version(name, version)
 
     def set_alias(self, name, alias, version):

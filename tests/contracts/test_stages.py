@@ -3,33 +3,45 @@
 import threading
 
 import pytest
+from mlflow import MlflowClient
 
 from dspyui.domain.base import Fault
-from dspyui.domain.registry import GateRecord, ModelQuery, RegisterRequest
+from dspyui.domain.registry import GateRecord, ModelQuery
 from dspyui.errors import BadRequestError, NotFoundError
-from tests.mlflow_world import compiled
 
-EXAMPLE = {"message": "m", "count": 1, "tags": []}
 GATE = GateRecord(
     word="worse",
     holder=1,
-    result=Fault(code="gate_result.untested", values={"reason": {"code": "gate_reason.no_run", "values": {}}}),
+    result=Fault(
+        code="gate_result.untested", values={"reason": {"code": "gate_reason.no_run", "values": {}}}
+    ),
     confirmed="产品",
 )
 
 
 @pytest.fixture
-def versions(registry, make_run, name):
+def put(kind, registry, request):
+    """Makes a version of any model, as other tools do; gives its number."""
+    if kind == "memory":
+        return lambda name, **tags: registry.put(name, tags=tags).version
+    address = request.getfixturevalue("mlflow_address")
+    client, known = MlflowClient(address, address), set()
+    run = client.create_run("0")
+    source = f"{run.info.artifact_uri}/model"
+
+    def put(name, **tags):
+        if name not in known:
+            client.create_registered_model(name)
+            known.add(name)
+        return int(client.create_model_version(name, source, run.info.run_id, tags).version)
+
+    return put
+
+
+@pytest.fixture
+def versions(put, name):
     """Makes versions of the model `name`; gives their numbers."""
-
-    def make(count, **tags):
-        made = []
-        for _ in range(count):
-            request = RegisterRequest(run_id=make_run(), name=name, who="李雷")
-            made.append(registry.register(request, compiled(), tags=tags, input_example=EXAMPLE).version)
-        return made
-
-    return make
+    return lambda count: [put(name) for _ in range(count)]
 
 
 def entries(registry, name, number):
@@ -99,7 +111,11 @@ def test_many_who_promote_at_once_end_with_one_version_and_an_entry_each(registr
     found = registry.search_versions(name)
     assert [v.mlflow_stage for v in found].count("Production") == 1
     holder = registry.get_by_stage(name, "Production")
-    assert (holder.stage, holder.mlflow_stage, holder.aliases) == ("Production", "Production", ("production",))
+    assert (holder.stage, holder.mlflow_stage, holder.aliases) == (
+        "Production",
+        "Production",
+        ("production",),
+    )
     assert {v.stage for v in found if v.version != holder.version} == {"Archived"}
     came = [(c.who, v.version) for v in found for c in v.history if c.to_stage == "Production"]
     assert sorted(came) == [(f"p{number}", number) for number in numbers]
@@ -137,7 +153,11 @@ def test_where_alias_and_stage_disagree_the_alias_counts(registry, versions, nam
     model = registry.get_model(name)
     assert model.production.version == 2
     assert model.production.is_changed_outside
-    assert {v.version: v.stage for v in registry.search_versions(name)} == {3: "None", 2: "Production", 1: "None"}
+    assert {v.version: v.stage for v in registry.search_versions(name)} == {
+        3: "None",
+        2: "Production",
+        1: "None",
+    }
     # The next move puts everything right.
     registry.set_stage(name, 3, "Production", who="b")
     assert [(v.version, v.stage, v.is_changed_outside) for v in registry.search_versions(name)] == [
@@ -153,11 +173,10 @@ def test_moving_what_was_changed_outside_to_where_it_is_makes_both_agree(registr
     assert entries(registry, name, 1) == [("a", "None", "Staging")]
 
 
-def test_models_come_a_page_at_a_time_found_by_a_part_of_their_name(registry, make_run, name):
+def test_models_come_a_page_at_a_time_found_by_a_part_of_their_name(registry, put, name):
     names = [f"{name} {part}" for part in ("a", "b", "Ç")]
     for each in names:
-        request = RegisterRequest(run_id=make_run(), name=each, who="t")
-        registry.register(request, compiled(), tags={"dspyui.evaluation_score": "0.5"}, input_example=EXAMPLE)
+        put(each, **{"dspyui.evaluation_score": "0.5"})
     query = ModelQuery(name=name.upper(), sort="name", size=2)
     first = registry.page(query)
     assert [model.name for model in first.models] == names[:2]
