@@ -12,7 +12,7 @@ from dspyui.errors import DSPyUIError
 from dspyui.i18n import Text
 from dspyui.services import Services
 from dspyui.ui.background import Loaded, notify_error, off_loop
-from dspyui.ui.elements import box, button, card, chip, control, labelled, marked, tag
+from dspyui.ui.elements import box, button, card, chip, control, help_link, labelled, marked, tag
 from dspyui.ui.model_views import GATE_TONES, STAGE_TONES
 from dspyui.ui.visitor import who
 
@@ -42,6 +42,7 @@ class StageCard:
         self._is_busy = False
         with card(text("ui.stage.title"), note=text("ui.stage.lead"), mark="stage-card") as aside:
             with aside:
+                help_link(text, "versions")
                 chip(text(f"stage.{version.stage}"), STAGE_TONES[version.stage], mark="stage")
             self._draw_outside()
             with labelled(text("ui.stage.why"), text("ui.stage.why_help")):
