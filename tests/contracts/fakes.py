@@ -238,9 +238,11 @@ class InMemoryRegistry:
             raise NotFoundError("registry.no_alias", name=name, alias=alias)
         return self.get_version(name, aliases[alias])
 
-    def search_versions(self, name=None):
+    def search_versions(self, name=None, *, promoted=False):
         self._reach()
         found = [self._seen(v) for v in self.versions.values() if name in (None, v.name)]
+        if promoted:
+            found = [v for v in found if any("Production" in (c.from_stage, c.to_stage) for c in v.history)]
         return tuple(sorted(found, key=lambda v: (v.created_at, v.version), reverse=True))
 
     def page(self, query, token=None):

@@ -91,6 +91,15 @@ def test_a_rollback_is_told_as_one(registry, versions, name):
     assert registry.get_version(name, 2).stage == "Archived"
 
 
+def test_those_that_were_in_production_are_found_among_the_others(registry, versions, name):
+    versions(4)
+    registry.set_stage(name, 1, "Production", who="a")
+    registry.set_stage(name, 3, "Staging", who="a")
+    registry.set_stage(name, 2, "Production", who="a")
+    found = registry.search_versions(name, promoted=True)
+    assert [(version.version, version.stage) for version in found] == [(2, "Production"), (1, "Archived")]
+
+
 def test_many_who_promote_at_once_end_with_one_version_and_an_entry_each(registry, versions, name):
     numbers = versions(4)
     start, problems = threading.Barrier(len(numbers)), []

@@ -249,11 +249,18 @@ async def test_the_pages_speak_chinese(user: User, world: World, shelf: Shelf, p
     await until(sees(user, content="版本 1" if path != f"{HOME}/1" else "阶段"))
 
 
+async def test_without_tracking_the_page_says_so(settings, tmp_path):
+    world = World(settings.model_copy(update={"mlflow_enabled": False}))
+    async with visitor(world.services, tmp_path) as user:
+        await user.open("/models/m")
+        await until(sees(user, content="Tracking is off"))
+
+
 async def test_a_rollback_that_cannot_be_found_out_says_why(user: User, world: World, shelf: Shelf):
     put(world, shelf, GOOD)
     move(world, 1)
 
-    def away(name=None):
+    def away(name=None, *, promoted=False):
         raise UnavailableError("record.tracking_off")
 
     world.registry.search_versions = away

@@ -253,8 +253,11 @@ class ModelRegistry(Protocol):
         """The version that holds an alias. Raises NotFoundError."""
         ...
 
-    def search_versions(self, name: str | None = None) -> Sequence[ModelVersion]:
-        """All versions, newest first."""
+    def search_versions(self, name: str | None = None, *, promoted: bool = False) -> Sequence[ModelVersion]:
+        """All versions, newest first; `promoted`: those that were in Production, as far as they are marked as such.
+
+        What left Production before DSPyUI marked versions is not.
+        """
         ...
 
     def page(self, query: ModelQuery, token: str | None = None) -> ModelPage:

@@ -95,11 +95,11 @@ class ModelService:
 
     def rollback_target(self, name: str) -> int | None:
         """The version that a rollback would put into Production; None when there was none before."""
-        versions = self._registry.search_versions(name)
-        if not versions:
-            raise NotFoundError("registry.no_model", name=name)
-        holder = next((version.version for version in versions if version.stage == "Production"), None)
-        return previous_production(versions, holder)
+        held = self._registry.get_model(name).production
+        holder = None if held is None else held.version
+        known = previous_production(self._registry.search_versions(name, promoted=True), holder)
+        # Only where nothing is marked is every version's record read, of which there may be a thousand.
+        return known or previous_production(self._registry.search_versions(name), holder)
 
     def roll_back(self, name: str, *, who: str, why: str) -> ModelVersion:
         """Put the version back that was in Production before. The gate is not asked: it was good enough once.

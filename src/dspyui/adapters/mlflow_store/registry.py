@@ -136,10 +136,10 @@ class MlflowModelRegistry:
                 raise NotFoundError("registry.no_alias", name=name, alias=alias[:100])
             return self._version(connection, name, int(number))
 
-    def search_versions(self, name: str | None = None) -> Sequence[ModelVersion]:
-        """All versions, newest first; two requests while there are at most 1,000."""
+    def search_versions(self, name: str | None = None, *, promoted: bool = False) -> Sequence[ModelVersion]:
+        """Two requests while there are at most 1,000."""
         with self._access.connected() as connection:
-            found = search(connection.client, name)
+            found = search(connection.client, name, promoted=promoted)
             aliases = {model.name: _numbers(model) for model in _models_of(connection, name, found)}
             return tuple(to_version(connection, each, aliases.get(each.name, {})) for each in found)
 

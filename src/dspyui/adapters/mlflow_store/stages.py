@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 # One tag an entry, with a name of its own: two that write at once do not overwrite each other.
 AUDIT_TAG: Final = "dspyui.audit."
+# By this one MLflow finds, among any number of versions, those that were ever in Production.
+WAS_PRODUCTION_TAG: Final = "dspyui.was_production"
 _MAX_WHY: Final = 2000
 # How often the stages are made to agree with the alias before it is said that others keep changing it.
 _LOOKS: Final = 20
@@ -128,6 +130,9 @@ class StageMove:
         self._write(version, change, secrets.token_hex(4))
 
     def _write(self, version: "MlflowVersion", change: StageChange, own: str) -> None:
+        is_known = version.tags.get(WAS_PRODUCTION_TAG) == "true"
+        if "Production" in {change.from_stage, change.to_stage} and not is_known:
+            self._client.set_model_version_tag(self._name, version.version, WAS_PRODUCTION_TAG, "true")
         entry: dict[str, Any] = {
             "who": change.who,
             "at": change.at.isoformat(timespec="milliseconds"),
@@ -177,7 +182,16 @@ class StageMove:
             for other in others:
                 self._replace(other, holder, stage)
             self._transition(holder, stage)
+            if self._stands(stage):
+                return
         raise ConflictError("registry.contested", name=self._name, stage=stage)
+
+    def _stands(self, stage: Stage) -> bool:
+        """Whether the alias's holder is in the stage still: one who came meanwhile may have been sent away."""
+        held = aliases_of(self._client, self._name).get(STAGE_ALIASES[stage])
+        if held is None:
+            return False
+        return mlflow_stage(self._client.get_model_version(self._name, str(held))) == stage
 
     def _replace(self, version: "MlflowVersion", holder: "MlflowVersion", stage: Stage) -> None:
         history, _ = history_of(holder)
@@ -202,9 +216,15 @@ def aliases_of(client: "MlflowClient", name: str) -> dict[str, int]:
     return {alias: int(number) for alias, number in client.get_registered_model(name).aliases.items()}
 
 
-def search(client: "MlflowClient", name: str | None, *, run_id: str | None = None) -> "list[MlflowVersion]":
-    """Versions of a model, or of all, newest first. MLflow tells no aliases with these."""
+def search(
+    client: "MlflowClient", name: str | None, *, run_id: str | None = None, promoted: bool = False
+) -> "list[MlflowVersion]":
+    """Versions of a model, or of all, newest first; `promoted`: that were ever in Production.
+
+    MLflow tells no aliases with these.
+    """
     parts = [f"name = {quoted(name)}"] if name is not None else []
+    parts += [f"tags.`{WAS_PRODUCTION_TAG}` = 'true'"] if promoted else []
     parts += [f"run_id = '{run_id}'"] if run_id is not None else []
     found: list[MlflowVersion] = []
     token = None

@@ -35,7 +35,7 @@ def model_page(services: Services, name: str) -> None:
     """The page; what it shows is read from MLflow."""
     with framed(services, "models", title=name) as page:
         if not services.settings.mlflow_enabled:
-            empty("cloud_off", page.text("ui.runs.off"), page.text("ui.runs.off_lead"))
+            empty("cloud_off", page.text("ui.runs.off"), page.text("ui.model.off_lead"))
             return
         _Model(page, name)
 
