@@ -186,6 +186,26 @@ def test_a_move_that_broke_off_in_the_middle_completes_when_it_is_repeated(
     assert client.get_model_version(name, "2").current_stage == "Production"
 
 
+@pytest.mark.parametrize("kind", ["/registered-models/alias", "/model-versions/set-tag"])
+def test_what_mlflows_database_refuses_because_another_was_faster_is_set_again(
+    settings, registry, mlflow_address, name, kind
+):
+    refused = []
+
+    def rule(_method, path):
+        if path.endswith(kind) and not refused:
+            refused.append(path)
+            return 400
+        return None
+
+    with Proxy(mlflow_address, rule) as proxy:
+        own = MlflowModelRegistry(settings, StaticTracking(proxy.address))
+        moved = own.set_stage(name, 1, "Production", who="a", why="w")
+    assert refused
+    assert (moved.stage, moved.mlflow_stage, len(moved.history)) == ("Production", "Production", 1)
+    assert registry.search_versions(name, promoted=True)[0].version == 1
+
+
 def test_lists_ask_once_however_long_they_are(settings, mlflow_address, client, name):
     client.set_registered_model_alias(name, "production", "1")
     asked = []

@@ -23,6 +23,7 @@ from dspyui.adapters.mlflow_store.filters import containing
 from dspyui.adapters.mlflow_store.stages import (
     StageMove,
     history_of,
+    insisted,
     mlflow_stage,
     newest,
     quoted,
@@ -199,7 +200,7 @@ class MlflowModelRegistry:
         """Raises NotFoundError."""
         with self._access.connected() as connection:
             _get(connection, name, version)
-            connection.client.set_registered_model_alias(name, alias, str(version))
+            insisted(connection.client.set_registered_model_alias, name, alias, str(version))
             return self._version(connection, name, version)
 
     def delete_alias(self, name: str, alias: str) -> None:

@@ -8,7 +8,7 @@ then (`settle`), until a look finds that they do. Of two that promote at once th
 import json
 import secrets
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
@@ -28,6 +28,7 @@ WAS_PRODUCTION_TAG: Final = "dspyui.was_production"
 _MAX_WHY: Final = 2000
 # How often the stages are made to agree with the alias before it is said that others keep changing it.
 _LOOKS: Final = 20
+_TRIES: Final = 4
 
 
 def mlflow_stage(version: "MlflowVersion") -> Stage:
@@ -83,6 +84,25 @@ def _to_gate(entry: Any) -> GateRecord | None:
         return None
 
 
+def insisted(call: Callable[..., object], *arguments: str) -> None:
+    """Set an alias or a tag, which can be repeated.
+
+    MLflow looks whether there is one and else inserts it. When two do that at once its database refuses one of them,
+    which MLflow tells as a bad request; the next time the alias or the tag is there.
+    """
+    from mlflow.exceptions import MlflowException
+
+    for _ in range(_TRIES - 1):
+        try:
+            call(*arguments)
+        except MlflowException as exc:
+            if exc.error_code != "BAD_REQUEST":
+                raise
+        else:
+            return
+    call(*arguments)
+
+
 class StageMove:
     """One person's change of stage of one version."""
 
@@ -103,7 +123,7 @@ class StageMove:
         before, alias = stage_of(version, aliases), STAGE_ALIASES.get(stage)
         left = [held for held in STAGE_ALIASES.values() if held != alias and aliases.get(held) == number]
         if alias is not None and aliases.get(alias) != number:
-            self._client.set_registered_model_alias(self._name, alias, str(number))
+            insisted(self._client.set_registered_model_alias, self._name, alias, str(number))
         self._note(version, before, stage, gate)
         for held in left:
             self._client.delete_registered_model_alias(self._name, held)
@@ -132,7 +152,9 @@ class StageMove:
     def _write(self, version: "MlflowVersion", change: StageChange, own: str) -> None:
         is_known = version.tags.get(WAS_PRODUCTION_TAG) == "true"
         if "Production" in {change.from_stage, change.to_stage} and not is_known:
-            self._client.set_model_version_tag(self._name, version.version, WAS_PRODUCTION_TAG, "true")
+            insisted(
+                self._client.set_model_version_tag, self._name, version.version, WAS_PRODUCTION_TAG, "true"
+            )
         entry: dict[str, Any] = {
             "who": change.who,
             "at": change.at.isoformat(timespec="milliseconds"),
@@ -147,9 +169,8 @@ class StageMove:
         if change.gate is not None:
             entry["gate"] = change.gate.model_dump(mode="json")
         tag = f"{AUDIT_TAG}{own}"
-        self._client.set_model_version_tag(
-            self._name, version.version, tag, json.dumps(entry, ensure_ascii=False)
-        )
+        text = json.dumps(entry, ensure_ascii=False)
+        insisted(self._client.set_model_version_tag, self._name, version.version, tag, text)
 
     def _transition(self, version: "MlflowVersion", stage: Stage) -> None:
         # Stages are deprecated in MLflow, and kept here until they go; the alias is beside them.
@@ -174,7 +195,7 @@ class StageMove:
                     return
                 # Whoever left the stage took the alias with it after another had got it.
                 first = versions[wanted] if wanted in versions else inside[0]
-                self._client.set_registered_model_alias(self._name, alias, first.version)
+                insisted(self._client.set_registered_model_alias, self._name, alias, first.version)
                 continue
             others = [version for version in inside if version.version != holder.version]
             if not others and mlflow_stage(holder) == stage:
