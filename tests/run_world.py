@@ -81,7 +81,9 @@ class Shelf:
     def __init__(self, world, folder) -> None:
         self.store = InMemoryRunStore()
         self.library = MemoryLibrary(self.store, world.registry)
-        object.__setattr__(world.services, "run_list", RunService(self.library))
+        runs = RunService(self.library)
+        object.__setattr__(world.services, "run_list", runs)
+        world.gate._runs = runs
         self._folder = folder
         self._count = 0
 

@@ -48,12 +48,14 @@ from dspyui.services.batch_run import BatchRun
 from dspyui.services.batches import BatchFiles, BatchService
 from dspyui.services.compile import CompileRun
 from dspyui.services.data import DataService
+from dspyui.services.gate import GateService
 from dspyui.services.jobs import JobService
 from dspyui.services.keys import KeyRules
 from dspyui.services.lms import LMService
 from dspyui.services.local_lm import ensure_for_job
 from dspyui.services.metrics import MetricService
 from dspyui.services.model_source import ModelSource
+from dspyui.services.models import ModelService
 from dspyui.services.predict import PredictService
 from dspyui.services.record import RecordService
 from dspyui.services.register import RegisterService
@@ -133,6 +135,8 @@ def make_app(settings: Settings) -> App:
     )
     runner = ChildRunner(settings, local_lm, LOCAL_LM_URL)
     data = DataService(FileTableReader(max_bytes=settings.max_upload_mb * 1024**2), uploads)
+    run_list = RunService(MlflowRunLibrary(settings, tracking))
+    gate = GateService(registry, run_list, settings.promotion_gate)
     services = Services(
         settings=settings,
         tracking=tracking,
@@ -167,11 +171,12 @@ def make_app(settings: Settings) -> App:
             api_base=settings.lm_api_base,
         ),
         record=record,
-        register=RegisterService(runs, registry, record, jobs),
+        register=RegisterService(runs, registry, record, jobs, gate),
         reuse=ReuseService(jobs, runs, data, metrics),
         runs=runs,
-        run_list=RunService(MlflowRunLibrary(settings, tracking)),
+        run_list=run_list,
         registry=registry,
+        models=ModelService(registry, gate),
         job_store=jobs,
         programs=programs,
         uploads=uploads,

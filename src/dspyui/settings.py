@@ -11,7 +11,7 @@ from base64 import b64encode
 from collections.abc import Iterable, Iterator, Mapping
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 from urllib.parse import quote, quote_plus, urlsplit
 
 from dotenv import dotenv_values
@@ -22,6 +22,8 @@ from dspyui.errors import BadRequestError
 from dspyui.i18n import Language, language_of
 
 DEFAULT_TRACKING_URI = "http://localhost:5000"
+# Whether a promotion to Production is compared with what is there: not at all, with a warning, or as a condition.
+PromotionGate = Literal["off", "warn", "require"]
 # MLflow's own variables for its login and its certificates; they are passed on to it as they are.
 MLFLOW_LOGIN_VARIABLES = (
     "MLFLOW_TRACKING_TOKEN",
@@ -128,6 +130,7 @@ class Settings(BaseModel):
     allow_code: bool = Field(default=False, alias="DSPYUI_ALLOW_CODE")
     workers: int = Field(default=2, ge=1, le=64, alias="DSPYUI_WORKERS")
     trace_sample: float = Field(default=1.0, ge=0, le=1, alias="DSPYUI_TRACE_SAMPLE")
+    promotion_gate: PromotionGate = Field(default="warn", alias="DSPYUI_PROMOTION_GATE")
 
     # Not settings of their own: how the program was started, and what its children inherit.
     force_local_mlflow: bool = False

@@ -96,6 +96,8 @@ def test_who_is_logged_in_goes_into_records(settings):
     job_id = world.done()
     assert client.post("/api/register", json={"job_id": job_id, "name": "m"}).status_code == 200
     assert world.registry.who == ["李雷"]
+    moved = client.post("/api/models/m/versions/1/stage", json={"stage": "Staging", "why": "w"})
+    assert [change["who"] for change in moved.json()["history"]] == ["李雷"]
 
 
 def test_logging_out_ends_it(guarded):

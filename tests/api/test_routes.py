@@ -2,6 +2,7 @@
 
 import json
 from datetime import UTC, datetime
+from urllib.parse import quote
 
 import pytest
 import yaml
@@ -156,7 +157,7 @@ def test_register_a_job_then_predict_by_stage(client, world):
         "version": 1,
         "stage": "Staging",
         "model_uri": "models:/产品-抽取/1",
-        "url": f"{MLFLOW}/#/models/产品-抽取/versions/1",
+        "url": f"{MLFLOW}/#/models/{quote('产品-抽取')}/versions/1",
         "run_id": f"run-{job_id}",
     }
     assert world.registry.who == ["local"]

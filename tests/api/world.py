@@ -20,7 +20,7 @@ from dspyui.domain.jobs import JobFailure
 from dspyui.domain.lms import LMSpec, LocalLMState
 from dspyui.domain.optimizers import OptimizerSpec
 from dspyui.domain.programs import CompiledProgram
-from dspyui.domain.registry import ModelRegistry, ModelVersion
+from dspyui.domain.registry import ModelVersion
 from dspyui.domain.runs import RunInfo, RunLink, TrackingState
 from dspyui.domain.splits import Splits
 from dspyui.errors import CancelledError, FailedError, NotFoundError, UnavailableError
@@ -28,17 +28,20 @@ from dspyui.services import Services
 from dspyui.services.batches import BatchFiles, BatchService
 from dspyui.services.data import DataService
 from dspyui.services.documents import spec_of
+from dspyui.services.gate import GateService
 from dspyui.services.jobs import JobService
 from dspyui.services.keys import KeyRules
 from dspyui.services.lms import LMService
 from dspyui.services.metrics import MetricService
 from dspyui.services.model_source import ModelSource
+from dspyui.services.models import ModelService
 from dspyui.services.predict import PredictService
 from dspyui.services.record import RecordService
 from dspyui.services.register import RegisterService
 from dspyui.services.reuse import ReuseService
 from dspyui.services.runs import RunService
 from dspyui.settings import Settings
+from tests.contracts.fakes import InMemoryRegistry
 from tests.contracts.library import MemoryLibrary
 
 DOCUMENT = {
@@ -205,50 +208,21 @@ class MemoryRuns:
         return 0, 0
 
 
-class MemoryRegistry:
-    """Versions in a list; Staging and Production are held by the one that got them last."""
+class MemoryRegistry(InMemoryRegistry):
+    """The registry in memory, at the world's address and time; remembers who registered."""
 
     def __init__(self) -> None:
-        self.kept: list[tuple[ModelVersion, CompiledProgram]] = []
+        super().__init__(MLFLOW, T0)
         self.who: list[str] = []
 
+    @property
+    def kept(self) -> Sequence[ModelVersion]:
+        return tuple(self.versions.values())
+
     def register(self, request, program, *, tags, input_example) -> ModelVersion:
-        number = 1 + sum(version.name == request.name for version, _ in self.kept)
-        version = ModelVersion(
-            name=request.name,
-            version=number,
-            stage=request.stage,
-            description=request.description,
-            run_id=request.run_id,
-            created_at=T0,
-            model_uri=f"models:/{request.name}/{number}",
-            url=f"{MLFLOW}/#/models/{request.name}/versions/{number}",
-            tags=tags,
-        )
-        self.kept.append((version, program))
+        version = super().register(request, program, tags=tags, input_example=input_example)
         self.who.append(request.who)
         return version
-
-    def get_version(self, name: str, version: int) -> ModelVersion:
-        return self._find(lambda kept: (kept.name, kept.version) == (name, version))
-
-    def get_by_stage(self, name: str, stage: str) -> ModelVersion:
-        return self._find(lambda kept: (kept.name, kept.stage) == (name, stage))
-
-    def _find(self, fits) -> ModelVersion:
-        for version, _program in reversed(self.kept):
-            if fits(version):
-                return version
-        raise NotFoundError("job.unknown", job_id="version")
-
-    def search_versions(self, name: str | None = None) -> Sequence[ModelVersion]:
-        return [version for version, _ in reversed(self.kept) if name in {None, version.name}]
-
-    def set_stage(self, name, version, stage, *, who, why="") -> ModelVersion:
-        raise NotFoundError("job.unknown", job_id="version")
-
-    def program(self, version: ModelVersion) -> CompiledProgram:
-        return next(program for kept, program in self.kept if kept == version)
 
 
 class World:
@@ -262,13 +236,15 @@ class World:
         self.programs = FileProgramStore(home)
         self.tracking = FixedTracking()
         self.runs = MemoryRuns(self.programs)
-        self.registry: ModelRegistry = MemoryRegistry()
+        self.registry = MemoryRegistry()
         self.library = MemoryLibrary(self.runs, self.registry)
         self.tester = EchoTester()
         uploads = FileUploadStore(home)
         data = DataService(FileTableReader(max_bytes=settings.max_upload_mb * 1024**2), uploads)
         record = RecordService(settings, self.jobs, self.runs, self.tracking)
         metrics = MetricService(settings, FileMetrics(home))
+        run_list = RunService(self.library)
+        self.gate = gate = GateService(self.registry, run_list, settings.promotion_gate)
         self.services = Services(
             settings=settings,
             tracking=self.tracking,
@@ -298,11 +274,12 @@ class World:
                 self.programs, self.registry, EchoRunner(), metrics, keys=KeyRules.of(settings)
             ),
             record=record,
-            register=RegisterService(self.runs, self.registry, record, self.jobs),
+            register=RegisterService(self.runs, self.registry, record, self.jobs, gate),
             reuse=ReuseService(self.jobs, self.runs, data, metrics),
             runs=self.runs,
-            run_list=RunService(self.library),
+            run_list=run_list,
             registry=self.registry,
+            models=ModelService(self.registry, gate),
             job_store=self.jobs,
             programs=self.programs,
             uploads=uploads,

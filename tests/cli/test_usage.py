@@ -11,7 +11,7 @@ from dspyui import __version__
 from dspyui.cli.layout import width, wrap
 from dspyui.cli.main import build
 
-COMMANDS = ["ui", "compile", "register", "batch", "demo", "version", "jobs", "data", "auth", "lm"]
+COMMANDS = ["ui", "compile", "register", "batch", "demo", "version", "jobs", "data", "auth", "lm", "models"]
 
 
 def test_version(dspyui):
@@ -31,6 +31,7 @@ LEAVES = [
     ["auth", "hash"],
     ["lm", "test"],
     ["lm", "list"],
+    *(["models", name] for name in ("list", "show", "promote", "rollback", "alias", "describe", "delete")),
 ]
 
 

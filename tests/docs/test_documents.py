@@ -84,7 +84,7 @@ def test_every_route_is_in_the_document_of_the_api_and_no_other(suffix: str, set
     api = create_api(World(settings).services, secret="s" * 40, local_user="local")
     wanted = {(method.upper(), path) for path, found in api.openapi()["paths"].items() for method in found}
     text = (ROOT / "docs" / f"api{suffix}.md").read_text(encoding="utf-8")
-    told = re.findall(r"^\| `(GET|POST|PATCH|DELETE) (/api/[^`]*)`", text, re.MULTILINE)
+    told = re.findall(r"^\| `(GET|POST|PUT|PATCH|DELETE) (/api/[^`]*)`", text, re.MULTILINE)
     assert sorted(told) == sorted(wanted)
 
 

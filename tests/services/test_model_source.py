@@ -20,6 +20,7 @@ def registry():
         tags = {OWN_ADDRESS_TAG: "true"} if number == 2 else {}
         made.register(request, compiled(), tags=tags, input_example={})
     made.set_stage("产品 names", 1, "Production", who="tester")
+    made.set_alias("产品 names", "champion", 1)
     return made
 
 
@@ -40,6 +41,7 @@ def source(registry, tmp_path):
         "models:/产品 names/Production",
         "models:/产品 names/production",
         "models:/产品 names@production",
+        "models:/产品 names@champion",
     ],
 )
 def test_a_version_by_number_stage_and_alias(source, uri):
@@ -59,6 +61,9 @@ def test_a_version_by_number_stage_and_alias(source, uri):
         ("models:/产品 names/9", NotFoundError),
         ("models:/产品 names/Staging", NotFoundError),
         ("models:/nobody/1", NotFoundError),
+        ("models:/产品 names@staging", NotFoundError),
+        ("models:/产品 names@challenger", NotFoundError),
+        ("models:/nobody@champion", NotFoundError),
         ("models:/产品 names", BadRequestError),
         ("models:/产品 names/newest", BadRequestError),
         ("runs:/nothing", NotFoundError),

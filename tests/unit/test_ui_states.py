@@ -30,10 +30,11 @@ class Read:
 READS = {
     "jobs": Read("/jobs", lambda made: made.services.jobs, "search", "ui.jobs.empty", "first-compile"),
     "runs": Read("/runs", lambda made: made.runs, "search_runs", "ui.runs.empty", "first-compile"),
-    "models": Read("/models", lambda made: made.registry, "search_versions", "ui.models.empty", "to-jobs"),
+    "models": Read("/models", lambda made: made.registry, "page", "ui.models.empty", "to-jobs"),
     "data sets": Read("/data", lambda made: made.services.uploads, "search", "ui.datasets.empty"),
     "a data set": Read(f"/data/{'0' * 64}", lambda made: made.services.uploads, "get", None),
     "the data folder": Read("/settings", lambda made: made.services.folder, "usage", None),
+    "a model": Read("/models/jokes", lambda made: made.registry, "get_model", None),
     "a version": Read("/models/jokes/1", lambda made: made.registry, "get_version", None),
 }
 EMPTY = {name: read for name, read in READS.items() if read.nothing}

@@ -8,6 +8,7 @@ from dspyui.api.errors import add_error_handlers
 from dspyui.api.job_routes import router as job_router
 from dspyui.api.login import LoginGuard, Logins, login_router
 from dspyui.api.passwords import Accounts
+from dspyui.api.registry_routes import router as registry_router
 from dspyui.api.routes import Api, router
 from dspyui.api.run_routes import router as run_router
 from dspyui.services import Services
@@ -35,5 +36,6 @@ def create_api(services: Services, *, secret: str, local_user: str) -> FastAPI:
     app.include_router(run_router)
     app.include_router(batch_router)
     app.include_router(job_router)
+    app.include_router(registry_router)
     app.include_router(router)
     return app

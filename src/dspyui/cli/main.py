@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
-from dspyui.cli import auth, batch, data, demo, jobs, lm, register, ui, version
+from dspyui.cli import auth, batch, data, demo, jobs, lm, models, register, ui, version
 from dspyui.cli import compile as compile_command
 from dspyui.cli.console import Console
 from dspyui.cli.flags import Flags, checked_language
@@ -85,9 +85,12 @@ def build(language: Language) -> Callable[..., Any]:
     accounts = _group(flags, group, text("cli.auth.about"))
     auth.add(accounts, flags, command)
     app.add_typer(accounts, name="auth")
-    models = _group(flags, group, text("cli.lm.about"))
-    lm.add(models, flags, command)
-    app.add_typer(models, name="lm")
+    lms = _group(flags, group, text("cli.lm.about"))
+    lm.add(lms, flags, command)
+    app.add_typer(lms, name="lm")
+    registered = _group(flags, group, text("cli.models.about"))
+    models.add(registered, flags, command)
+    app.add_typer(registered, name="models")
     return typer.main.get_command(app)
 
 

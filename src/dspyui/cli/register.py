@@ -23,6 +23,7 @@ def add(app: typer.Typer, flags: Flags, cls: type[TyperCommand]) -> None:
         "", "--description", metavar="TEXT", help=text("cli.register.description")
     )
     stage_option = typer.Option("None", "--stage", metavar="|".join(STAGES), help=text("cli.register.stage"))
+    confirm_option = typer.Option("", "--confirm", metavar="NAME", help=text("cli.models.confirm"))
     json_flag, lang_flag, mlflow_flag = flags.json, flags.lang, flags.mlflow
 
     @app.command("register", cls=cls, help=text("cli.register.about"))
@@ -32,12 +33,18 @@ def add(app: typer.Typer, flags: Flags, cls: type[TyperCommand]) -> None:
         name: str = name_option,
         description: str = description_option,
         stage: str = stage_option,
+        confirm: str = confirm_option,
         mlflow: bool = mlflow_flag,
         as_json: bool = json_flag,
         lang: str | None = lang_flag,
     ) -> int:
         console = flags.console(as_json=as_json, lang=lang)
-        asked = {"name": check_model_name(name), "description": description, "stage": checked_stage(stage)}
+        asked = {
+            "name": check_model_name(name),
+            "description": description,
+            "stage": checked_stage(stage),
+            "confirm": confirm,
+        }
         if (run_id is None) == (job_id is None):
             raise BadRequestError("cli.register_source")
         version = run(

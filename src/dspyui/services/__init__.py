@@ -13,6 +13,7 @@ from dspyui.services.data import DataService
 from dspyui.services.jobs import JobService
 from dspyui.services.lms import LMService
 from dspyui.services.metrics import MetricService
+from dspyui.services.models import ModelService
 from dspyui.services.predict import PredictService
 from dspyui.services.record import RecordService
 from dspyui.services.register import RegisterService
@@ -40,6 +41,7 @@ class Services:
     runs: RunStore
     run_list: RunService
     registry: ModelRegistry
+    models: ModelService
     job_store: JobStore
     programs: ProgramStore
     uploads: UploadStore

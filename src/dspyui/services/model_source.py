@@ -69,8 +69,10 @@ class ModelSource:
             return self._registry.get_by_stage(name, stage)
         name, at, alias = path.rpartition("@")
         stages: dict[str, Stage] = {known: stage for stage, known in STAGE_ALIASES.items()}
-        if at and name and alias in stages:
-            return self._registry.get_by_stage(name, stages[alias])
+        if at and name and alias:
+            if alias in stages:
+                return self._registry.get_by_stage(name, stages[alias])
+            return self._registry.get_by_alias(name, alias)
         raise BadRequestError("batch.model_uri", uri=uri, stages=", ".join(STAGES[1:]))
 
 

@@ -14,6 +14,7 @@ from dspyui.domain.registry import (
 )
 from dspyui.domain.runs import RunInfo, RunStore
 from dspyui.errors import BadRequestError
+from dspyui.services.gate import GateService
 from dspyui.services.record import RecordService
 
 # What a version's tag is called, and the Run's param it comes from.
@@ -32,34 +33,65 @@ _SCORES = (
 
 
 class RegisterService:
-    """Registers the program of a Run, or of a job (whose Run is made first when there is none)."""
+    """Registers the program of a Run, or of a job (whose Run is made first when there is none).
+
+    Registering straight into Production is a promotion: the gate decides, and `confirm` is what it asks for.
+    """
 
     def __init__(
-        self, runs: RunStore, registry: ModelRegistry, record: RecordService, jobs: JobStore
+        self,
+        runs: RunStore,
+        registry: ModelRegistry,
+        record: RecordService,
+        jobs: JobStore,
+        gate: GateService,
     ) -> None:
         self._runs = runs
         self._registry = registry
         self._record = record
         self._jobs = jobs
+        self._gate = gate
 
     def register_job(
-        self, job_id: str, *, name: str, who: str, description: str = "", stage: Stage = "None"
+        self,
+        job_id: str,
+        *,
+        name: str,
+        who: str,
+        description: str = "",
+        stage: Stage = "None",
+        confirm: str = "",
     ) -> ModelVersion:
-        """Register what a job made. Raises BadRequestError, NotFoundError or UnavailableError."""
+        """Register what a job made. Raises BadRequestError (ConflictError from the gate), NotFoundError or
+        UnavailableError."""
         checked = check_model_name(name)
         if self._jobs.get(job_id).status != "done":
             raise BadRequestError("register.not_done", job_id=job_id)
         link = self._record.ensure_run(job_id)
-        return self.register_run(link.run_id, name=checked, who=who, description=description, stage=stage)
+        return self.register_run(
+            link.run_id, name=checked, who=who, description=description, stage=stage, confirm=confirm
+        )
 
     def register_run(
-        self, run_id: str, *, name: str, who: str, description: str = "", stage: Stage = "None"
+        self,
+        run_id: str,
+        *,
+        name: str,
+        who: str,
+        description: str = "",
+        stage: Stage = "None",
+        confirm: str = "",
     ) -> ModelVersion:
         """Register the program among a Run's artifacts. Raises what `register_job` raises."""
         checked = check_model_name(name)
         run = self._runs.get_run(run_id)
         program = CompiledProgram.from_json(self._runs.program(run_id), where=f"Run {run_id}")
-        request = RegisterRequest(run_id=run_id, name=checked, description=description, stage=stage, who=who)
+        record = None
+        if stage == "Production":
+            record = self._gate.pass_through(self._gate.report_of_run(checked, run_id), confirm)
+        request = RegisterRequest(
+            run_id=run_id, name=checked, description=description, stage=stage, who=who, gate=record
+        )
         example = self._runs.input_example(run_id)
         return self._registry.register(
             request, program, tags=version_tags(run, program), input_example=example

@@ -91,6 +91,10 @@ class RunService:
             notices=(*about_spec, *about_result),
         )
 
+    def info(self, run_id: str) -> RunInfo:
+        """What MLflow's list tells of one Run, also of a deleted one. Raises NotFoundError, UnavailableError."""
+        return self._library.get(run_id)
+
     def compare(self, run_ids: Sequence[str]) -> RunComparison:
         """Two to six Runs side by side, in the order given. Raises BadRequestError, NotFoundError, UnavailableError."""
         wanted = list(dict.fromkeys(run_ids))

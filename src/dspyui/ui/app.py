@@ -11,6 +11,7 @@ from dspyui.services import Services
 from dspyui.services.help import TOPICS
 from dspyui.ui import theme
 from dspyui.ui.form_start import Asked
+from dspyui.ui.model_views import AskedModels
 from dspyui.ui.pages.batch import batch_page
 from dspyui.ui.pages.batch_job import batch_job_page, is_batch
 from dspyui.ui.pages.compile import compile_page
@@ -18,6 +19,7 @@ from dspyui.ui.pages.datasets import dataset_page, datasets_page
 from dspyui.ui.pages.help import help_page
 from dspyui.ui.pages.job import job_page
 from dspyui.ui.pages.jobs import jobs_page
+from dspyui.ui.pages.model import model_page
 from dspyui.ui.pages.models import models_page
 from dspyui.ui.pages.run_addresses import create_run_pages
 from dspyui.ui.pages.settings import settings_page
@@ -57,15 +59,22 @@ def create_pages(services: Services) -> None:
 
     create_run_pages(services, page)
 
+    _create_model_pages(services, page)
+    _create_reference(services, page)
+
+
+def _create_model_pages(services: Services, page: Callable[[str], ui.page]) -> None:
     @page("/models")
-    def _models() -> None:
-        models_page(services)
+    def _models(request: Request) -> None:
+        models_page(services, AskedModels.of(request.query_params))
+
+    @page("/models/{name}")
+    def _model(name: str) -> None:
+        model_page(services, name)
 
     @page("/models/{name:path}/{version}")
     def _version(name: str, version: str) -> None:
         version_page(services, name, version)
-
-    _create_reference(services, page)
 
 
 def _create_reference(services: Services, page: Callable[[str], ui.page]) -> None:

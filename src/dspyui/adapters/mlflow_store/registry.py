@@ -1,44 +1,71 @@
 """Programs in MLflow's model registry.
 
 A version is a models-from-code pyfunc around `program.json`, logged as a model of the Run it came from. Stages
-are kept three times: as MLflow's own stage (deprecated there), as an alias, and as an audit record in the
-version's tags, so that they outlive MLflow's stages.
+are kept three times, so that they outlive MLflow's own: see `stages`.
 """
 
 import json
 import re
 import tempfile
 import threading
-import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+import yaml
+
 from dspyui.adapters.mlflow_store import packaging
 from dspyui.adapters.mlflow_store.client import Connection, MlflowAccess
+from dspyui.adapters.mlflow_store.filters import containing
+from dspyui.adapters.mlflow_store.stages import (
+    StageMove,
+    history_of,
+    insisted,
+    mlflow_stage,
+    newest,
+    quoted,
+    search,
+    stage_of,
+)
+from dspyui.domain.base import Fault
 from dspyui.domain.programs import CompiledProgram
 from dspyui.domain.registry import (
+    PAGE_MODELS,
     STAGE_ALIASES,
-    STAGES,
+    ChangeKind,
+    GateRecord,
+    ModelPage,
+    ModelQuery,
+    ModelSort,
     ModelVersion,
+    RegisteredModel,
     RegisterRequest,
     Stage,
-    StageChange,
+    VersionPage,
     check_model_name,
 )
 from dspyui.domain.runs import TrackingServer
-from dspyui.errors import ConflictError, DSPyUIError, FailedError, NotFoundError, UnavailableError
+from dspyui.errors import (
+    BadRequestError,
+    ConflictError,
+    DSPyUIError,
+    FailedError,
+    NotFoundError,
+    UnavailableError,
+)
 from dspyui.settings import Settings
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion as MlflowVersion
+    from mlflow.entities.model_registry import RegisteredModel as MlflowModel
 
-AUDIT_TAG = "dspyui.audit."
 _READY_SECONDS = 10
-_MAX_WHY = 2000
+_MAX_MLMODEL = 4 * 1024 * 1024
+_ORDERS: Mapping[ModelSort, str] = {"updated": "last_updated_timestamp DESC", "name": "name ASC"}
 # Metrics of the Run that MLflow's page of the logged model shows too.
 _SCORES = ("baseline_score", "evaluation_score", "score_improvement")
 
@@ -50,6 +77,7 @@ class MlflowModelRegistry:
         self._access = MlflowAccess(settings, tracking)
         # A double click must not make two versions, nor two stage changes write the same audit entry.
         self._writing = threading.Lock()
+        self._contents: dict[tuple[str, int, datetime], Fault | None] = {}
 
     def register(
         self,
@@ -75,7 +103,7 @@ class MlflowModelRegistry:
             if request.stage == "None":
                 return version
             try:
-                return self._move(name, version.version, request.stage, request.who, "")
+                return self._move(name, version.version, request.stage, who=request.who, gate=request.gate)
             except DSPyUIError as exc:
                 raise FailedError(
                     "registry.stage_failed",
@@ -88,111 +116,264 @@ class MlflowModelRegistry:
     def get_version(self, name: str, version: int) -> ModelVersion:
         """Raises NotFoundError."""
         with self._access.connected() as connection:
-            return _to_version(connection, _get(connection, name, version))
+            return self._version(connection, name, version)
 
     def get_by_stage(self, name: str, stage: Stage) -> ModelVersion:
         """The version with the stage's alias, else the newest in MLflow's own stage. Raises NotFoundError."""
         with self._access.connected() as connection:
-            found = _alias_holder(connection, name, stage)
-            if found is not None:
-                return _to_version(connection, found)
-            held = [v for v in _search(connection.client, name) if _stage_of(v) == stage]
+            aliases = _model(connection, name).aliases if stage in STAGE_ALIASES else {}
+            if (number := aliases.get(STAGE_ALIASES.get(stage, ""))) is not None:
+                return self._version(connection, name, int(number))
+            held = [v for v in search(connection.client, name) if mlflow_stage(v) == stage]
             if not held:
                 raise NotFoundError("registry.no_stage", name=name, stage=stage)
-            return _to_version(connection, held[0])
+            return self._version(connection, name, int(held[0].version))
 
-    def search_versions(self, name: str | None = None) -> Sequence[ModelVersion]:
-        """All versions, newest first."""
+    def get_by_alias(self, name: str, alias: str) -> ModelVersion:
+        """Raises NotFoundError when there is no such model, or nobody has the alias."""
         with self._access.connected() as connection:
-            found = _search(connection.client, name)
-            return tuple(_to_version(connection, version) for version in found)
+            number = _model(connection, name).aliases.get(alias)
+            if number is None:
+                raise NotFoundError("registry.no_alias", name=name, alias=alias[:100])
+            return self._version(connection, name, int(number))
 
-    def set_stage(self, name: str, version: int, stage: Stage, *, who: str, why: str = "") -> ModelVersion:
+    def search_versions(self, name: str | None = None, *, promoted: bool = False) -> Sequence[ModelVersion]:
+        """Two requests while there are at most 1,000."""
+        with self._access.connected() as connection:
+            found = search(connection.client, name, promoted=promoted)
+            aliases = {model.name: _numbers(model) for model in _models_of(connection, name, found)}
+            return tuple(to_version(connection, each, aliases.get(each.name, {})) for each in found)
+
+    def page(self, query: ModelQuery, token: str | None = None) -> ModelPage:
+        """One request, and one more for each holder of a stage that MLflow does not send along."""
+        text = f"name ILIKE {containing(query.name)}" if query.name.strip() else None
+        with self._access.connected() as connection, _page_of(token):
+            found = connection.client.search_registered_models(
+                text, max_results=query.size, order_by=[_ORDERS[query.sort]], page_token=token
+            )
+            return ModelPage(
+                models=tuple(_to_model(connection, model) for model in found),
+                next_token=found.token or None,
+            )
+
+    def get_model(self, name: str) -> RegisteredModel:
+        """Raises NotFoundError."""
+        with self._access.connected() as connection:
+            return _to_model(connection, _model(connection, name))
+
+    def version_page(self, name: str, token: str | None = None, *, size: int = PAGE_MODELS) -> VersionPage:
+        """Two requests. Raises NotFoundError when there is no such model."""
+        with self._access.connected() as connection:
+            aliases = _numbers(_model(connection, name))
+            with _page_of(token):
+                found = connection.client.search_model_versions(
+                    f"name = {quoted(name)}",
+                    max_results=size,
+                    order_by=["version_number DESC"],
+                    page_token=token,
+                )
+            return VersionPage(
+                versions=tuple(to_version(connection, version, aliases) for version in found),
+                next_token=found.token or None,
+            )
+
+    def set_stage(
+        self,
+        name: str,
+        version: int,
+        stage: Stage,
+        *,
+        who: str,
+        why: str = "",
+        kind: ChangeKind = "move",
+        gate: GateRecord | None = None,
+    ) -> ModelVersion:
         """Move a version; whoever held Staging or Production before goes to Archived.
 
-        It can be repeated after it failed half-way, and then completes. Raises NotFoundError.
+        It can be repeated after it failed half-way, and then completes. Raises NotFoundError, and ConflictError
+        (`registry.contested`) when others keep moving versions meanwhile.
         """
         with self._writing:
-            return self._move(name, version, stage, who, why)
+            return self._move(name, version, stage, who=who, why=why, kind=kind, gate=gate)
+
+    def set_alias(self, name: str, alias: str, version: int) -> ModelVersion:
+        """Raises NotFoundError."""
+        with self._access.connected() as connection:
+            _get(connection, name, version)
+            insisted(connection.client.set_registered_model_alias, name, alias, str(version))
+            return self._version(connection, name, version)
+
+    def delete_alias(self, name: str, alias: str) -> None:
+        """Raises NotFoundError when nobody has it."""
+        with self._access.connected() as connection:
+            if alias not in _model(connection, name).aliases:
+                raise NotFoundError("registry.no_alias", name=name, alias=alias[:100])
+            connection.client.delete_registered_model_alias(name, alias)
+
+    def describe(self, name: str, version: int | None, description: str) -> None:
+        """Raises NotFoundError."""
+        with self._access.connected() as connection:
+            if version is None:
+                _model(connection, name)
+                connection.client.update_registered_model(name, description)
+            else:
+                _get(connection, name, version)
+                connection.client.update_model_version(name, str(version), description)
+
+    def set_tags(self, name: str, version: int | None, tags: Mapping[str, str | None]) -> None:
+        """A request for each tag. Raises NotFoundError."""
+        with self._access.connected() as connection:
+            if version is None:
+                _model(connection, name)
+            else:
+                _get(connection, name, version)
+            for key, value in tags.items():
+                _set_tag(connection.client, name, version, key, value)
+
+    def delete_version(self, name: str, version: int) -> None:
+        """MLflow forgets the version; the logged model and the Run it was made of stay. Raises NotFoundError."""
+        with self._access.connected() as connection:
+            _get(connection, name, version)
+            connection.client.delete_model_version(name, str(version))
+
+    def delete_model(self, name: str) -> None:
+        """MLflow forgets its versions too. Raises NotFoundError."""
+        with self._access.connected() as connection:
+            _model(connection, name)
+            connection.client.delete_registered_model(name)
 
     def program(self, version: ModelVersion) -> CompiledProgram:
-        """Reads the version's `program.json` and no other file of it. Raises NotFoundError when it has none."""
-        import mlflow.artifacts
-
+        """Reads the version's `program.json`. Raises NotFoundError when it has none, with what it has instead."""
         with self._access.connected() as connection, tempfile.TemporaryDirectory() as folder:
-            try:
-                with connection.mapped_errors():
-                    local = mlflow.artifacts.download_artifacts(
-                        artifact_uri=f"{_location(connection.client, version)}/{packaging.PROGRAM_PATH}",
-                        dst_path=folder,
-                        tracking_uri=connection.address,
-                        registry_uri=connection.address,
-                    )
-            except UnavailableError:
-                raise
-            except DSPyUIError as exc:
-                raise NotFoundError(
-                    "registry.no_program", name=version.name, version=version.version
-                ) from exc
-            return CompiledProgram.from_json(Path(local).read_bytes(), where=version.model_uri)
+            local = _download(connection, version, packaging.PROGRAM_PATH, folder)
+            if local is None:
+                fault = _not_loadable(version, _flavors(connection, version, folder))
+                raise NotFoundError(fault.code, **fault.values)
+            return CompiledProgram.from_json(local.read_bytes(), where=version.model_uri)
 
-    def _move(self, name: str, version: int, stage: Stage, who: str, why: str) -> ModelVersion:
+    def unloadable(self, version: ModelVersion) -> Fault | None:
+        """What lies in a version does not change: each is asked for once."""
+        key = (version.name, version.version, version.created_at)
+        if key not in self._contents:
+            with self._access.connected() as connection, tempfile.TemporaryDirectory() as folder:
+                flavors = _flavors(connection, version, folder)
+            self._contents[key] = None if _holds_program(flavors) else _not_loadable(version, flavors)
+        return self._contents[key]
+
+    def _version(self, connection: Connection, name: str, number: int) -> ModelVersion:
+        found = _get(connection, name, number)
+        aliases = dict.fromkeys(found.aliases, number)
+        alias = STAGE_ALIASES.get(mlflow_stage(found))
+        if alias is not None and alias not in aliases:
+            # Whether another one holds it decides whether this one is in its stage.
+            aliases = _numbers(_model(connection, name))
+        return to_version(connection, found, aliases)
+
+    def _move(
+        self,
+        name: str,
+        version: int,
+        stage: Stage,
+        *,
+        who: str,
+        why: str = "",
+        kind: ChangeKind = "move",
+        gate: GateRecord | None = None,
+    ) -> ModelVersion:
         with self._access.connected() as connection:
-            move = _Move(connection, who)
-            move.to(_get(connection, name, version), stage, why)
-            for other in _search(connection.client, name):
-                if stage in STAGE_ALIASES and other.version != str(version) and _stage_of(other) == stage:
-                    move.to(other, "Archived", f"replaced by version {version}")
-            return _to_version(connection, _get(connection, name, version))
+            _get(connection, name, version)
+            StageMove(connection.client, name, who=who, why=why, kind=kind).to(version, stage, gate)
+            return self._version(connection, name, version)
 
 
-class _Move:
-    """Stage changes by one person."""
+@contextmanager
+def _page_of(token: str | None) -> Iterator[None]:
+    """Everything else of a question is of our own making: what is refused is the token."""
+    from mlflow.exceptions import MlflowException
 
-    def __init__(self, connection: Connection, who: str) -> None:
-        self._client = connection.client
-        self._who = who
+    try:
+        yield
+    except MlflowException as exc:
+        if token is not None and exc.error_code == "INVALID_PARAMETER_VALUE":
+            raise BadRequestError("registry.page_token", token=token[:64]) from exc
+        raise
 
-    def to(self, version: "MlflowVersion", stage: Stage, why: str) -> None:
-        before, after = STAGE_ALIASES.get(_stage_of(version)), STAGE_ALIASES.get(stage)
-        # The alias goes first: it is what readers ask for, and it moves in one step.
-        if after is not None:
-            self._client.set_registered_model_alias(version.name, after, version.version)
-        self._transition(version, stage)
-        if before is not None and before != after and before in version.aliases:
-            self._client.delete_registered_model_alias(version.name, before)
-        self._note(version, stage, why)
 
-    def _transition(self, version: "MlflowVersion", stage: Stage) -> None:
-        # Stages are deprecated in MLflow, and kept here until they go; the alias is beside them.
-        warnings.filterwarnings("ignore", message=".*transition_model_version_stage", category=FutureWarning)
-        if version.current_stage != stage:
-            self._client.transition_model_version_stage(version.name, version.version, stage)
+def _download(connection: Connection, version: ModelVersion, path: str, folder: str) -> Path | None:
+    """A file of the version, copied into the folder; None when there is no such file."""
+    import mlflow.artifacts
 
-    def _note(self, version: "MlflowVersion", stage: Stage, why: str) -> None:
-        history = _history(version)
-        last = history[-1].to_stage if history else "None"
-        if last == stage:
-            return
-        entry = {
-            "who": self._who,
-            "at": datetime.now(UTC).isoformat(timespec="milliseconds"),
-            "from": _stage_of(version) if _stage_of(version) != stage else last,
-            "to": stage,
-            "why": why[:_MAX_WHY],
-        }
-        self._client.set_model_version_tag(
-            version.name,
-            version.version,
-            f"{AUDIT_TAG}{len(history) + 1:04d}",
-            json.dumps(entry, ensure_ascii=False),
-        )
+    try:
+        with connection.mapped_errors():
+            return Path(
+                mlflow.artifacts.download_artifacts(
+                    artifact_uri=f"{_location(connection.client, version)}/{path}",
+                    dst_path=folder,
+                    tracking_uri=connection.address,
+                    registry_uri=connection.address,
+                )
+            )
+    except UnavailableError:
+        raise
+    except DSPyUIError:
+        return None
+
+
+def _flavors(connection: Connection, version: ModelVersion, folder: str) -> Mapping[str, Any]:
+    """What MLflow's `MLmodel` says that the version is; nothing when it cannot be read."""
+    file = _download(connection, version, "MLmodel", folder)
+    if file is None or file.stat().st_size > _MAX_MLMODEL:
+        return {}
+    try:
+        found = yaml.safe_load(file.read_text(encoding="utf-8", errors="replace"))
+    except yaml.YAMLError:
+        return {}
+    flavors = found.get("flavors") if isinstance(found, dict) else None
+    return flavors if isinstance(flavors, dict) else {}
+
+
+def _holds_program(flavors: Mapping[str, Any]) -> bool:
+    pyfunc = flavors.get("python_function")
+    artifacts = pyfunc.get("artifacts") if isinstance(pyfunc, dict) else None
+    program = artifacts.get("program") if isinstance(artifacts, dict) else None
+    return isinstance(program, dict) and program.get("uri") == packaging.PROGRAM_PATH
+
+
+def _not_loadable(version: ModelVersion, flavors: Mapping[str, Any]) -> Fault:
+    where: dict[str, Any] = {"name": version.name, "version": version.version}
+    file = _pickle_of(flavors)
+    if file is None:
+        return Fault(code="registry.no_program", values=where)
+    return Fault(code="registry.only_pickle", values={**where, "file": file})
+
+
+def _pickle_of(flavors: Mapping[str, Any]) -> str | None:
+    """The pickle that a version says it is made of; None when it says nothing of the kind."""
+    dspy = flavors.get("dspy")
+    if isinstance(dspy, dict) and isinstance(path := dspy.get("model_path"), str):
+        # MLflow's other way of saving a DSPy program is a folder with a pickle in it.
+        return path if path.endswith(".pkl") else f"{path}/program.pkl"
+    for flavor in flavors.values():
+        for value in flavor.values() if isinstance(flavor, dict) else ():
+            if isinstance(value, str) and value.endswith((".pkl", ".pickle")):
+                return value
+    return None
+
+
+def _set_tag(client: "MlflowClient", name: str, version: int | None, key: str, value: str | None) -> None:
+    if version is None and value is None:
+        client.delete_registered_model_tag(name, key)
+    elif version is None:
+        client.set_registered_model_tag(name, key, value)
+    elif value is None:
+        client.delete_model_version_tag(name, str(version), key)
+    else:
+        client.set_model_version_tag(name, str(version), key, value)
 
 
 def _refuse_second(client: "MlflowClient", name: str, run_id: str) -> None:
-    for version in _search(client, name):
-        if version.run_id == run_id:
-            raise ConflictError("registry.exists", name=name, version=version.version, run_id=run_id)
+    for version in search(client, name, run_id=run_id):
+        raise ConflictError("registry.exists", name=name, version=version.version, run_id=run_id)
 
 
 def _refuse_prompt(client: "MlflowClient", name: str) -> None:
@@ -206,7 +387,7 @@ def _keep_first(client: "MlflowClient", made: ModelVersion, run_id: str) -> None
 
     MLflow has no lock; but it gives each version a number of its own, and by those both come to the same answer.
     """
-    rivals = [int(v.version) for v in _search(client, made.name) if v.run_id == run_id]
+    rivals = [int(v.version) for v in search(client, made.name, run_id=run_id)]
     first = min(rivals, default=made.version)
     if first == made.version:
         return
@@ -240,7 +421,7 @@ def _make_version(
     # By this tag MLflow's page of the logged model links to the version.
     versions = [{"name": name, "version": made.version}]
     client.set_logged_model_tags(model_id, {"mlflow.modelVersions": json.dumps(versions, ensure_ascii=False)})
-    return _to_version(connection, _get(connection, name, int(made.version)))
+    return to_version(connection, _get(connection, name, int(made.version)), {})
 
 
 def _log_model(
@@ -326,74 +507,84 @@ def _location(client: "MlflowClient", version: ModelVersion) -> str:
     return client.get_logged_model(logged[1]).artifact_location if logged else uri
 
 
-def _alias_holder(connection: Connection, name: str, stage: Stage) -> "MlflowVersion | None":
-    alias = STAGE_ALIASES.get(stage)
-    if alias is None:
-        return None
+def _model(connection: Connection, name: str) -> "MlflowModel":
+    """Raises NotFoundError; a prompt is no model."""
     try:
         with connection.mapped_errors():
-            aliases = connection.client.get_registered_model(name).aliases
+            found = connection.client.get_registered_model(name)
     except UnavailableError:
         raise
     except DSPyUIError as exc:
+        # A name that cannot be one is refused as a bad parameter, not as missing.
         raise NotFoundError("registry.no_model", name=name) from exc
-    return _get(connection, name, int(aliases[alias])) if alias in aliases else None
+    if found._is_prompt():
+        raise NotFoundError("registry.no_model", name=name)
+    return found
 
 
-def _search(client: "MlflowClient", name: str | None) -> "list[MlflowVersion]":
-    """Versions, newest first."""
-    text = None if name is None else f"name = {_quoted(name)}"
-    found: list[MlflowVersion] = []
+def _models_of(
+    connection: Connection, name: str | None, versions: "Sequence[MlflowVersion]"
+) -> "list[MlflowModel]":
+    """The models of some versions, for their aliases."""
+    if name is not None:
+        return [_model(connection, name)] if versions else []
+    found: list[MlflowModel] = []
     token = None
     while True:
-        page = client.search_model_versions(text, max_results=1000, page_token=token)
+        page = connection.client.search_registered_models(max_results=1000, page_token=token)
         found += page
         token = page.token
         if not token:
-            break
-    # MLflow stores versions as text; "10" sorts before "9".
-    return sorted(found, key=lambda v: (v.creation_timestamp, int(v.version)), reverse=True)
+            return found
 
 
-def _quoted(name: str) -> str:
-    # The filter language has no escapes; a name with both kinds of quotes is none that it can ask for.
-    return f"'{name}'" if "'" not in name else f'"{name}"'
+def _numbers(model: "MlflowModel") -> dict[str, int]:
+    return {alias: int(number) for alias, number in model.aliases.items()}
 
 
-def _stage_of(version: "MlflowVersion") -> Stage:
-    for stage, alias in STAGE_ALIASES.items():
-        if alias in version.aliases:
-            return stage
-    found: list[Stage] = [stage for stage in STAGES if stage == version.current_stage]
-    return found[0] if found else "None"
+def _to_model(connection: Connection, model: "MlflowModel") -> RegisteredModel:
+    aliases, known = _numbers(model), list(model.latest_versions or ())
+    last = newest(known)
 
+    def holder(stage: Stage) -> ModelVersion | None:
+        """By the alias; MLflow sends the newest of each stage along, and that is nearly always the one."""
+        number = aliases.get(STAGE_ALIASES[stage])
+        if number is None:
+            sent = next((version for version in known if mlflow_stage(version) == stage), None)
+        else:
+            sent = next((version for version in known if int(version.version) == number), None)
+            sent = sent or connection.client.get_model_version(model.name, str(number))
+        return None if sent is None else to_version(connection, sent, aliases)
 
-def _history(version: "MlflowVersion") -> tuple[StageChange, ...]:
-    entries = sorted((key, value) for key, value in version.tags.items() if key.startswith(AUDIT_TAG))
-    return tuple(_to_change(json.loads(value)) for _, value in entries)
-
-
-def _to_change(entry: dict[str, Any]) -> StageChange:
-    return StageChange(
-        who=entry["who"],
-        at=datetime.fromisoformat(entry["at"]),
-        from_stage=entry["from"],
-        to_stage=entry["to"],
-        why=entry.get("why", ""),
+    return RegisteredModel(
+        name=model.name,
+        description=model.description or "",
+        tags=dict(model.tags),
+        url=f"{connection.address}/#/models/{quote(model.name, safe='')}",
+        updated_at=datetime.fromtimestamp((model.last_updated_timestamp or 0) / 1000, tz=UTC),
+        aliases=aliases,
+        newest=None if last is None else to_version(connection, last, aliases),
+        staging=holder("Staging"),
+        production=holder("Production"),
     )
 
 
-def _to_version(connection: Connection, version: "MlflowVersion") -> ModelVersion:
+def to_version(connection: Connection, version: "MlflowVersion", aliases: Mapping[str, int]) -> ModelVersion:
+    """The version in our terms; `aliases` are those of its model that matter to it."""
     number = int(version.version)
+    history, unreadable = history_of(version)
     return ModelVersion(
         name=version.name,
         version=number,
-        stage=_stage_of(version),
+        stage=stage_of(version, aliases),
         description=version.description or "",
         run_id=version.run_id or None,
         created_at=datetime.fromtimestamp(version.creation_timestamp / 1000, tz=UTC),
         model_uri=f"models:/{version.name}/{number}",
         url=f"{connection.address}/#/models/{quote(version.name, safe='')}/versions/{number}",
         tags=dict(version.tags),
-        history=_history(version),
+        history=history,
+        unreadable_history=unreadable,
+        aliases=tuple(sorted(alias for alias, held in aliases.items() if held == number)),
+        mlflow_stage=mlflow_stage(version),
     )

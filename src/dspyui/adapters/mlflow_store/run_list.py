@@ -2,13 +2,13 @@
 
 import re
 import tempfile
-import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Final
 
 from dspyui.adapters.mlflow_store.client import Connection, MlflowAccess
+from dspyui.adapters.mlflow_store.filters import containing
 from dspyui.adapters.mlflow_store.runs import refuse_deleted, to_info
 from dspyui.domain.run_list import Registration, RunPage, RunQuery, RunSort
 from dspyui.domain.runs import RunInfo, TrackingServer
@@ -144,7 +144,7 @@ def _search(connection: Connection, experiment_id: str, query: RunQuery, token: 
 def run_filter(query: RunQuery) -> str:
     """The query in MLflow's filter language."""
     parts = [
-        f"{place} ILIKE {_containing(wanted)}"
+        f"{place} ILIKE {containing(wanted)}"
         for place, wanted in (
             ("attributes.run_name", query.name),
             ("tags.`dspyui.program`", query.program),
@@ -162,13 +162,6 @@ def run_filter(query: RunQuery) -> str:
         if wanted
     ]
     return " AND ".join(parts)
-
-
-def _containing(text: str) -> str:
-    # The language has no escapes. `_` stands for any one character, so it stands for those that would end the text, be
-    # wildcards themselves, or that a database refuses.
-    kept = ("_" if c in "'\"`\\%" or unicodedata.category(c) == "Cc" else c for c in text.strip())
-    return f"'%{''.join(kept)}%'"
 
 
 def _label(text: str | None) -> str | None:

@@ -1,80 +1,208 @@
-"""Registered models and their versions; without tracking, the programs kept in the data folder."""
+"""Registered models, from MLflow, a page at a time; without tracking, the programs kept in the data folder."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
-from itertools import groupby
 
-from dspyui.domain.registry import ModelVersion, Stage
+from nicegui import ui
+
+from dspyui.domain.registry import (
+    MAX_MODEL_NAME,
+    MODEL_SORTS,
+    ModelPage,
+    ModelQuery,
+    ModelVersion,
+    RegisteredModel,
+)
 from dspyui.domain.storage import KeptProgram
 from dspyui.services import Services
-from dspyui.ui import formats
 from dspyui.ui.background import Loaded
 from dspyui.ui.components.register import version_address
 from dspyui.ui.components.table import Column, Table
-from dspyui.ui.elements import Tone, card, chip, empty, link, link_button, tag, time_of
+from dspyui.ui.elements import (
+    Region,
+    box,
+    button,
+    card,
+    chip,
+    control,
+    empty,
+    folding,
+    link,
+    link_button,
+    marked,
+    tag,
+    time_of,
+)
 from dspyui.ui.frame import Page, framed
+from dspyui.ui.model_views import AskedModels, model_path, models_address, scores_of
 
-STAGE_TONES: dict[Stage, Tone] = {"None": "", "Staging": "warn", "Production": "good", "Archived": ""}
 
-
-def models_page(services: Services) -> None:
-    """Models from MLflow, or kept programs."""
+def models_page(services: Services, asked: AskedModels) -> None:
+    """Models from MLflow, or kept programs. The address holds what is looked for."""
     with framed(services, "models") as page:
         if services.settings.mlflow_enabled:
-            Loaded(page.text, services.registry.search_versions, partial(_draw_models, page))
+            _ModelList(page, asked.query())
         else:
             tag("p", page.text("ui.models.off"), "d-hint")
             Loaded(page.text, services.programs.search, partial(_draw_programs, page))
 
 
-def _draw_models(page: Page, versions: Sequence[ModelVersion]) -> None:
-    text = page.text
-    if not versions:
+class _ModelList:
+    """What is looked for, and the page that is shown."""
+
+    def __init__(self, page: Page, query: ModelQuery) -> None:
+        self._page = page
+        self._text = page.text
+        self._query = query
+        # What each page is asked with: the first with nothing, each other with what the one before it told.
+        self._tokens: list[str | None] = [None]
+        self._at = 0
+        self._filters = Region(self._draw_filters, "d-row d-filters")
+        self._loaded = Loaded(page.text, self._read, self._draw)
+
+    def _read(self) -> ModelPage:
+        """In a thread; when something else was asked for meanwhile, that is read instead."""
+        while True:
+            asked = (self._query, self._tokens[self._at])
+            found = self._page.services.models.page(*asked)
+            if asked == (self._query, self._tokens[self._at]):
+                return found
+
+    async def _ask(self, **changes: object) -> None:
+        self._query = self._query.model_copy(update=changes)
+        self._at = 0
+        del self._tokens[1:]
+        ui.navigate.history.replace(models_address(self._query))
+        await self._loaded.reload()
+
+    async def _ask_all(self) -> None:
+        self._query = ModelQuery(sort=self._query.sort)
+        self._filters.draw()
+        await self._ask()
+
+    async def _turn(self, step: int) -> None:
+        self._at = min(max(self._at + step, 0), len(self._tokens) - 1)
+        await self._loaded.reload()
+
+    def _draw_filters(self) -> None:
+        text = self._text
+        made = ui.input(value=self._query.name, placeholder=text("ui.models.search"))
+        control(made, text("ui.models.search"), "models-name").props(
+            f"debounce=300 clearable maxlength={MAX_MODEL_NAME}"
+        )
+        made.on_value_change(lambda event: self._ask(name=(event.value or "")[:MAX_MODEL_NAME]))
+        tag("span", text("ui.runs.sort"), "d-note").props("aria-hidden=true")
+        sorts = {name: text(f"ui.models.sort_{name}") for name in MODEL_SORTS}
+        chosen = ui.select(sorts, value=self._query.sort)
+        control(chosen, text("ui.runs.sort"), "models-sort").on_value_change(
+            lambda event: self._ask(sort=event.value)
+        )
+
+    def _draw(self, found: ModelPage) -> None:
+        if found.next_token is not None and self._at + 1 == len(self._tokens):
+            self._tokens.append(found.next_token)
+        if not found.models and self._at == 0:
+            self._draw_none()
+            return
+        with card(mark="models"):
+            self._draw_table(found)
+            self._draw_pager(found)
+
+    def _draw_none(self) -> None:
+        text = self._text
+        if self._query.name:
+            with marked(box("d-card"), "no-fit"), box("d-empty"):
+                tag("p", text("ui.models.none_fit"))
+                button(text("ui.runs.show_all"), self._ask_all, mark="show-all")
+            return
         with empty("inventory_2", text("ui.models.empty"), text("ui.models.empty_lead")):
             link_button(text("ui.job.all"), "/jobs", mark="to-jobs", kind="primary", icon="list_alt")
-        return
-    newest = {version.name: position for position, version in reversed(list(enumerate(versions)))}
-    ordered = sorted(versions, key=lambda version: (newest[version.name], -version.version))
-    for name, group in groupby(ordered, key=lambda version: version.name):
-        with card(name, mark="model"):
-            _versions_table(page, list(group))
+
+    def _draw_table(self, found: ModelPage) -> None:
+        text = self._text
+        table = Table(
+            [
+                Column(text("ui.models.name")),
+                Column(text("ui.models.newest")),
+                Column(text("stage.Staging")),
+                Column(text("stage.Production")),
+                Column(text("ui.models.aliases")),
+                Column(text("ui.models.updated")),
+            ],
+            pairs=True,
+        )
+        for model in found.models:
+            with table.row():
+                self._row(table, model)
+
+    def _row(self, table: Table, model: RegisteredModel) -> None:
+        table.cell(partial(self._name, model))
+        for version in (model.newest, model.staging, model.production):
+            table.cell("–" if version is None else partial(self._version, version))
+        free = {
+            alias: number for alias, number in model.aliases.items() if alias not in {"staging", "production"}
+        }
+        table.cell(", ".join(f"{alias} → {number}" for alias, number in sorted(free.items())) or "–")
+        table.cell(partial(time_of, model.updated_at, self._page.visitor))
+
+    def _name(self, model: RegisteredModel) -> None:
+        link(model.name, model_path(model.name), mark=f"model-{model.name}").classes("d-break")
+        if model.description:
+            folding(model.description).classes("d-note")
+
+    def _version(self, version: ModelVersion) -> None:
+        text = self._text
+        label = text("ui.models.number", version=version.version)
+        link(label, version_address(version))
+        score, gained = scores_of(version)
+        if score != "–":
+            tag("div", f"{score} ({gained})" if gained != "–" else score, "d-note")
+        if version.is_changed_outside:
+            chip(text("ui.models.outside"), "warn")
+
+    def _draw_pager(self, found: ModelPage) -> None:
+        first = self._at * self._query.size + 1
+        draw_turns(
+            self._page,
+            (first, first + len(found.models) - 1),
+            self._turn,
+            back=self._at > 0,
+            forth=found.next_token is not None,
+            mark="models",
+        )
 
 
-def _versions_table(page: Page, versions: list[ModelVersion]) -> None:
+def draw_turns(
+    page: Page,
+    shown: tuple[int, int],
+    on_turn: Callable[[int], object],
+    *,
+    back: bool,
+    forth: bool,
+    mark: str,
+) -> None:
+    """The first and the last that are shown, and the buttons that turn the page (`on_turn(-1)`, `on_turn(1)`)."""
     text = page.text
-    table = Table(
-        [
-            Column(text("ui.models.version")),
-            Column(text("ui.models.stage")),
-            Column(text("ui.job.optimised"), number=True),
-            Column(text("ui.result.difference"), number=True),
-            Column(text("ui.jobs.when")),
-            Column(text("ui.models.description")),
-        ]
-    )
-    for version in versions:
-        with table.row():
-            label = text("ui.models.number", version=version.version)
-            mark = f"version-{version.version}"
-            table.cell(partial(link, label, version_address(version), mark=mark))
-            table.cell(partial(chip, text(f"stage.{version.stage}"), STAGE_TONES[version.stage]))
-            table.cell(_tagged_score(version, "evaluation_score"))
-            gained = number_in(version.tags, "dspyui.score_improvement")
-            table.cell("–" if gained is None else formats.signed(gained))
-            table.cell(partial(time_of, version.created_at, page.visitor))
-            table.cell(version.description or "–")
-
-
-def number_in(tags: Mapping[str, str], name: str) -> float | None:
-    """A tag that holds a number; None when there is none, or something else in it."""
-    try:
-        return float(tags[name])
-    except (KeyError, ValueError):
-        return None
-
-
-def _tagged_score(version: ModelVersion, name: str) -> str:
-    return formats.score(number_in(version.tags, f"dspyui.{name}"))
+    first, last = shown
+    with box("d-row"):
+        said = text("ui.runs.range", first=first, last=last) if last >= first else text("ui.runs.page_empty")
+        marked(tag("span", said, "d-note"), f"{mark}-range")
+        if not (back or forth):
+            return
+        for step, icon, key, enabled in (
+            (-1, "chevron_left", "ui.common.previous", back),
+            (1, "chevron_right", "ui.common.next", forth),
+        ):
+            name = f"{mark}-{'previous' if step < 0 else 'next'}"
+            made = button(
+                text(key),
+                partial(on_turn, step),
+                mark=name,
+                kind="quiet",
+                icon=icon,
+                label_hidden=True,
+            )
+            made.set_enabled(enabled)
 
 
 def _draw_programs(page: Page, programs: Sequence[KeptProgram]) -> None:

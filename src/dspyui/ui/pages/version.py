@@ -11,14 +11,16 @@ from dspyui.domain.intervals import Word
 from dspyui.domain.lms import LOCAL_MODEL
 from dspyui.domain.optimizers import OPTIMIZERS
 from dspyui.domain.programs import CompiledProgram
-from dspyui.domain.registry import OWN_ADDRESS_TAG, STAGES, ModelVersion, Stage
+from dspyui.domain.registry import OWN_ADDRESS_TAG, ModelVersion
 from dspyui.domain.signatures import Row
 from dspyui.errors import DSPyUIError, FailedError, NotFoundError
 from dspyui.services import Services
 from dspyui.services.register import version_tags
 from dspyui.ui import formats
 from dspyui.ui.background import Loaded, notify_error, off_loop
+from dspyui.ui.components.labels import Labels
 from dspyui.ui.components.result import cost_in_words, digest_fact
+from dspyui.ui.components.stages import StageCard
 from dspyui.ui.components.table import Column, Table
 from dspyui.ui.components.try_it import TryCard
 from dspyui.ui.elements import (
@@ -26,16 +28,13 @@ from dspyui.ui.elements import (
     box,
     button,
     card,
-    chip,
     code,
-    control,
+    confirmed,
     copy_button,
-    dialog,
-    dialog_actions,
     fact,
     facts,
     figure,
-    labelled,
+    folding,
     link,
     link_button,
     marked,
@@ -45,9 +44,8 @@ from dspyui.ui.elements import (
 )
 from dspyui.ui.frame import Page, framed
 from dspyui.ui.job_views import Certainty, metric_label
-from dspyui.ui.pages.models import STAGE_TONES, number_in
+from dspyui.ui.model_views import model_path, number_in, why_of
 from dspyui.ui.snippet import model_snippet, placeholder_row
-from dspyui.ui.visitor import who
 
 # The tags people look for, and what they are called.
 TAGS: Final = {
@@ -57,10 +55,9 @@ TAGS: Final = {
     "dspyui.lm": "ui.lm.title",
     "dspyui.data_digest": "ui.version.data_digest",
 }
-# The rest, in a fold below, together with tags that others have set.
+# The rest, in a fold below.
 MORE_TAGS: Final = {
     "dspyui.program": "ui.version.program",
-    "dspyui.run_id": "ui.version.run",
     "dspyui.registered_by": "ui.version.registered_by",
     "dspyui.signature_digest": "ui.version.signature_digest",
     OWN_ADDRESS_TAG: "ui.version.own_address",
@@ -77,6 +74,7 @@ DIGESTS: Final = ("dspyui.data_digest", "dspyui.signature_digest")
 class _Found:
     version: ModelVersion
     program: CompiledProgram | None
+    unloadable: NotFoundError | None
     example: Row
     example_problem: FailedError | None
     has_job: bool
@@ -93,15 +91,17 @@ def _read(services: Services, name: str, version: str) -> _Found:
     if not version.isdecimal():
         raise NotFoundError("registry.no_version", name=name, version=version[:20])
     found = services.registry.get_version(name, int(version))
+    program, unloadable = None, None
     try:
         program = services.registry.program(found)
-    except NotFoundError:
+    except NotFoundError as exc:
         # A version that another program made has no program of ours; everything else can still be shown.
-        program = None
+        unloadable = exc
     example, example_problem = _example(services, found, program) if program is not None else ({}, None)
     return _Found(
         version=found,
         program=program,
+        unloadable=unloadable,
         example=example,
         example_problem=example_problem,
         has_job=_has_job(services, found),
@@ -145,11 +145,6 @@ def _has_job(services: Services, version: ModelVersion) -> bool:
     return True
 
 
-def other_tags(tags: Mapping[str, str]) -> dict[str, str]:
-    """Tags that somebody else has set: ours have names of their own, the audit record is the history."""
-    return {name: value for name, value in sorted(tags.items()) if not name.startswith("dspyui.")}
-
-
 def recorded_certainty(tags: Mapping[str, str]) -> Certainty | None:
     """How sure the gain is, as the record says; None when nothing was optimised or the record is of no use."""
     word = next((known for known in get_args(Word) if known == tags.get("dspyui.verdict")), None)
@@ -160,7 +155,7 @@ def recorded_certainty(tags: Mapping[str, str]) -> Certainty | None:
 
 
 class _Version:
-    """Draws the version; the stage can be changed here."""
+    """Draws the version; its stage, aliases, description and tags can be changed here."""
 
     def __init__(self, page: Page, found: _Found) -> None:
         self._page = page
@@ -172,15 +167,9 @@ class _Version:
         self._example_problem = found.example_problem
         self._has_job = found.has_job
         self._recorded = found.recorded
-        self._is_changing = False
-        with page.actions:
-            button(
-                self._text("ui.version.change"),
-                self._ask,
-                mark="change-stage",
-                kind="primary",
-                icon="swap_vert",
-            )
+        self._unloadable = found.unloadable
+        version = found.version
+        self._labels = Labels(self._services, self._text, version.name, version.version, self._again)
         self._facts = Region(self._draw_facts, "d-stack-16")
         if self._program is not None:
             if (broken := self._example_problem) is not None:
@@ -189,16 +178,54 @@ class _Version:
             with box("d-cols"):
                 self._draw_try(self._program)
                 self._draw_use(self._program)
+        self._draw_delete()
+
+    async def _again(self) -> None:
+        """What was changed, as MLflow holds it now."""
+        version = self._version
+        try:
+            self._version = await off_loop(self._services.registry.get_version, version.name, version.version)
+        except DSPyUIError as exc:
+            notify_error(exc, self._text)
+            return
+        self._facts.draw()
 
     def _draw_facts(self) -> None:
-        text, version = self._text, self._version
+        version = self._version
+        self._draw_unloadable()
         self._draw_scores()
-        with card(text("ui.version.about"), mark="version"), facts():
-            tag("span", text("ui.models.stage"), "k")
+        StageCard(self._services, self._text, version, self._again)
+        self._draw_about()
+        with box("d-cols"):
+            self._labels.draw_aliases(version.aliases)
+            self._labels.draw_tags(version.tags)
+        self._draw_history()
+
+    def _draw_unloadable(self) -> None:
+        """What another program made of it, and that it stays closed here."""
+        if self._unloadable is not None:
+            with marked(box("d-warning"), "unloadable"):
+                tag("div", self._text("ui.models.unloadable"), "d-h3")
+                tag("div", sentence(self._unloadable, self._text))
+
+    def _draw_about(self) -> None:
+        text, version = self._text, self._version
+        with card(text("ui.version.about"), mark="version") as aside, facts():
+            with aside:
+                button(
+                    text("ui.labels.description"),
+                    partial(self._labels.ask_description, version.description),
+                    mark="edit-description",
+                    kind="quiet",
+                    icon="edit",
+                )
+            tag("span", text("ui.models.name"), "k")
             with box("v"):
-                chip(text(f"stage.{version.stage}"), STAGE_TONES[version.stage], mark="stage")
+                link(version.name, model_path(version.name), mark="version-model")
             if version.description:
-                fact(text("ui.models.description"), version.description)
+                tag("span", text("ui.models.description"), "k")
+                with box("v"):
+                    marked(folding(version.description), "version-description")
             tag("span", text("ui.jobs.when"), "k")
             with box("v"):
                 time_of(version.created_at, self._page.visitor)
@@ -211,8 +238,14 @@ class _Version:
                     self._draw_job(job_id)
             for name, label in TAGS.items():
                 self._draw_tag(name, label)
+            self._draw_run()
             self._draw_more_tags()
-        self._draw_history()
+
+    def _draw_run(self) -> None:
+        if run_id := self._version.run_id:
+            tag("span", self._text("ui.version.run"), "k")
+            with box("v"):
+                link(run_id, f"/runs/{run_id}", mark="version-run").classes("d-break")
 
     def _draw_scores(self) -> None:
         """What was gained, how sure that is, on what it was measured, and what it cost."""
@@ -266,20 +299,20 @@ class _Version:
 
     def _draw_more_tags(self) -> None:
         tags = self._version.tags
-        others = other_tags(tags)
-        if not others and not any(name in tags for name in MORE_TAGS):
+        if not any(name in tags for name in MORE_TAGS):
             return
         with marked(box("d-span"), "more-tags"), ui.expansion(self._text("ui.version.tags")), facts():
             for name, label in MORE_TAGS.items():
                 self._draw_tag(name, label)
-            for name, value in others.items():
-                fact(name, value)
 
     def _draw_history(self) -> None:
-        text = self._text
-        if not self._version.history:
+        text, unreadable = self._text, self._version.unreadable_history
+        if not self._version.history and not unreadable:
             return
         with card(text("ui.version.history"), mark="history"):
+            if unreadable:
+                said = text("ui.stage.unreadable", names=", ".join(unreadable))
+                marked(tag("p", said, "d-warning"), "unreadable-history")
             names = ("when", "who", "change_column", "why")
             table = Table([Column(text(f"ui.version.{name}")) for name in names])
             for change in reversed(self._version.history):
@@ -288,7 +321,7 @@ class _Version:
                     table.cell(change.who)
                     moved = f"{text(f'stage.{change.from_stage}')} → {text(f'stage.{change.to_stage}')}"
                     table.cell(moved)
-                    table.cell(change.why or "–")
+                    table.cell(partial(folding, why_of(change, text)))
 
     def _draw_try(self, program: CompiledProgram) -> None:
         TryCard(
@@ -310,41 +343,24 @@ class _Version:
                 address = f"/api/runs/{version.run_id}/program"
                 link_button(text("ui.download.program"), address, mark="download-program", icon="download")
 
-    def _ask(self) -> None:
-        text = self._text
-        with dialog() as made:
-            tag("h2", text("ui.version.change"))
-            with labelled(text("ui.models.stage"), text("ui.version.change_help")):
-                options = {stage: text(f"stage.{stage}") for stage in STAGES}
-                stages = control(
-                    ui.select(options, value=self._version.stage), text("ui.models.stage"), "stage-select"
-                )
-            with labelled(text("ui.version.why")):
-                why = control(ui.input(), text("ui.version.why"), "stage-why")
-            self._confirm = dialog_actions(
-                text,
-                made,
-                text("ui.version.confirm"),
-                lambda: self._change(made, stages.value, why.value or ""),
-                mark="stage",
+    def _draw_delete(self) -> None:
+        with box("d-actions"):
+            button(
+                self._text("ui.version.delete"),
+                self._delete,
+                mark="delete-version",
+                kind="danger",
+                icon="delete",
             )
 
-    async def _change(self, opened: ui.dialog, stage: Stage, why: str) -> None:
-        version = self._version
-        if self._is_changing:
+    async def _delete(self) -> None:
+        text, version = self._text, self._version
+        body = text("ui.version.delete_body", name=version.name, version=version.version)
+        if not await confirmed(text, text("ui.version.delete"), body, text("ui.version.delete_yes")):
             return
-        self._is_changing = True
-        self._confirm.props("loading")
-        call = partial(
-            self._services.registry.set_stage, version.name, version.version, stage, who=who(), why=why
-        )
         try:
-            self._version = await off_loop(call)
+            await off_loop(self._services.models.delete_version, version.name, version.version)
         except DSPyUIError as exc:
-            notify_error(exc, self._text)
+            notify_error(exc, text)
             return
-        finally:
-            self._is_changing = False
-            self._confirm.props(remove="loading")
-        opened.close()
-        self._facts.draw()
+        ui.navigate.to(model_path(version.name))

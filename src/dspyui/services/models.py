@@ -1,0 +1,175 @@
+"""Registered models as people handle them: list, open, describe, promote, roll back, alias, delete."""
+
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+
+from dspyui.domain.base import Fault, Frozen
+from dspyui.domain.promotions import GateReport, previous_production
+from dspyui.domain.registry import (
+    PAGE_MODELS,
+    ModelPage,
+    ModelQuery,
+    ModelRegistry,
+    ModelVersion,
+    RegisteredModel,
+    Stage,
+    check_alias,
+    check_description,
+    check_tag,
+)
+from dspyui.errors import BadRequestError, ConflictError, NotFoundError
+from dspyui.services.gate import GateService
+
+# Versions of other tools are looked into one by one.
+_LOOKS_AT_ONCE = 8
+
+
+class ListedVersion(Frozen):
+    """A version of the list; `unloadable` says why its program cannot be loaded here."""
+
+    version: ModelVersion
+    unloadable: Fault | None = None
+
+
+class ModelDetail(Frozen):
+    """A model with a page of its versions, newest first."""
+
+    model: RegisteredModel
+    versions: tuple[ListedVersion, ...]
+    next_token: str | None = None
+
+
+class ModelService:
+    """The registry in MLflow. Every method raises UnavailableError when the server does not answer."""
+
+    def __init__(self, registry: ModelRegistry, gate: GateService) -> None:
+        self._registry = registry
+        self._gate = gate
+
+    def page(self, query: ModelQuery, token: str | None = None) -> ModelPage:
+        """A page of models. Raises BadRequestError for a page that is none."""
+        return self._registry.page(query, token)
+
+    def detail(self, name: str, token: str | None = None, *, size: int = PAGE_MODELS) -> ModelDetail:
+        """One model and a page of its versions. Raises NotFoundError, BadRequestError for a page that is none."""
+        model = self._registry.get_model(name)
+        found = self._registry.version_page(name, token, size=size)
+        foreign = [version for version in found.versions if not version.is_ours]
+        with ThreadPoolExecutor(_LOOKS_AT_ONCE) as pool:
+            why = dict(
+                zip(
+                    (version.version for version in foreign),
+                    pool.map(self._registry.unloadable, foreign),
+                    strict=True,
+                )
+            )
+        return ModelDetail(
+            model=model,
+            versions=tuple(
+                ListedVersion(version=version, unloadable=why.get(version.version))
+                for version in found.versions
+            ),
+            next_token=found.next_token,
+        )
+
+    def get(self, name: str, version: int) -> ModelVersion:
+        """Raises NotFoundError."""
+        return self._registry.get_version(name, version)
+
+    def gate(self, name: str, version: int) -> GateReport | None:
+        """What the gate says of a promotion to Production; None when nothing is compared. Raises NotFoundError."""
+        return self._gate.report(self._registry.get_version(name, version))
+
+    def move(
+        self, name: str, version: int, stage: Stage, *, who: str, why: str, confirm: str = ""
+    ) -> ModelVersion:
+        """Change a version's stage. `confirm` is the model's name where the gate asks for it.
+
+        Raises BadRequestError without a reason, NotFoundError, and ConflictError when the gate does not let it through.
+        """
+        reason = _reason(why)
+        record = None
+        if stage == "Production":
+            record = self._gate.pass_through(self.gate(name, version), confirm)
+        return self._registry.set_stage(name, version, stage, who=who, why=reason, gate=record)
+
+    def rollback_target(self, name: str) -> int | None:
+        """The version that a rollback would put into Production; None when there was none before."""
+        held = self._registry.get_model(name).production
+        holder = None if held is None else held.version
+        known = previous_production(self._registry.search_versions(name, promoted=True), holder)
+        # Only where nothing is marked is every version's record read, of which there may be a thousand.
+        return known or previous_production(self._registry.search_versions(name), holder)
+
+    def roll_back(self, name: str, *, who: str, why: str) -> ModelVersion:
+        """Put the version back that was in Production before. The gate is not asked: it was good enough once.
+
+        Raises BadRequestError without a reason, NotFoundError when there is none.
+        """
+        reason = _reason(why)
+        target = self.rollback_target(name)
+        if target is None:
+            raise NotFoundError("registry.no_previous", name=name)
+        return self._registry.set_stage(name, target, "Production", who=who, why=reason, kind="rollback")
+
+    def set_alias(self, name: str, alias: str, version: int) -> ModelVersion:
+        """Raises BadRequestError for an alias that cannot be, NotFoundError."""
+        return self._registry.set_alias(name, check_alias(alias), version)
+
+    def delete_alias(self, name: str, alias: str) -> None:
+        """Raises BadRequestError for an alias that is a stage's, NotFoundError."""
+        self._registry.delete_alias(name, check_alias(alias))
+
+    def describe(self, name: str, version: int | None, description: str) -> None:
+        """A version, or with None the model. Raises BadRequestError, NotFoundError."""
+        self._registry.describe(name, version, check_description(description))
+
+    def set_tags(self, name: str, version: int | None, tags: Mapping[str, str | None]) -> None:
+        """Set tags, or with None take them away. Nothing is set when one is wrong.
+
+        Raises BadRequestError, NotFoundError.
+        """
+        for tag, value in tags.items():
+            check_tag(tag, value)
+        self._registry.set_tags(name, version, tags)
+
+    def change(
+        self, name: str, version: int | None, description: str | None, tags: Mapping[str, str | None]
+    ) -> None:
+        """Both at once; a description of None stays. Nothing is changed when a part is wrong.
+
+        Raises BadRequestError, NotFoundError.
+        """
+        if description is not None:
+            check_description(description)
+        self.set_tags(name, version, tags)
+        if description is not None:
+            self.describe(name, version, description)
+
+    def delete_version(self, name: str, version: int) -> None:
+        """Raises ConflictError for one in Production or with an alias, NotFoundError."""
+        found = self._registry.get_version(name, version)
+        if "Production" in {found.stage, found.mlflow_stage}:
+            raise ConflictError("registry.in_production", name=name, version=version)
+        if found.aliases:
+            raise ConflictError(
+                "registry.has_alias", name=name, version=version, aliases=", ".join(found.aliases)
+            )
+        self._registry.delete_version(name, version)
+
+    def delete_model(self, name: str) -> None:
+        """Raises ConflictError when a version of it is in Production or has an alias, NotFoundError."""
+        found = self._registry.get_model(name)
+        if found.production is not None:
+            number = found.production.version
+            raise ConflictError("registry.model_in_production", name=name, version=number)
+        if found.aliases:
+            held = ", ".join(f"{alias} → {number}" for alias, number in sorted(found.aliases.items()))
+            raise ConflictError("registry.model_has_alias", name=name, aliases=held)
+        self._registry.delete_model(name)
+
+
+def _reason(why: str) -> str:
+    if not why.strip():
+        raise BadRequestError("registry.no_why")
+    return why.strip()

@@ -1,0 +1,201 @@
+"""One registered model: what it is for, who holds which stage, and its versions, a page at a time."""
+
+from functools import partial
+
+from nicegui import ui
+
+from dspyui.domain.registry import PAGE_MODELS, ModelVersion, RegisteredModel
+from dspyui.errors import DSPyUIError
+from dspyui.services import Services
+from dspyui.services.models import ListedVersion, ModelDetail
+from dspyui.ui.background import Loaded, notify_error, off_loop
+from dspyui.ui.components.labels import Labels
+from dspyui.ui.components.register import version_address
+from dspyui.ui.components.table import Column, Table
+from dspyui.ui.elements import (
+    box,
+    button,
+    card,
+    chip,
+    confirmed,
+    empty,
+    facts,
+    folding,
+    link,
+    marked,
+    tag,
+    time_of,
+)
+from dspyui.ui.frame import Page, framed
+from dspyui.ui.model_views import STAGE_TONES, other_tags, scores_of
+from dspyui.ui.pages.models import draw_turns
+
+
+def model_page(services: Services, name: str) -> None:
+    """The page; what it shows is read from MLflow."""
+    with framed(services, "models", title=name) as page:
+        if not services.settings.mlflow_enabled:
+            empty("cloud_off", page.text("ui.runs.off"), page.text("ui.model.off_lead"))
+            return
+        _Model(page, name)
+
+
+class _Model:
+    """The model, and the page of its versions that is shown."""
+
+    def __init__(self, page: Page, name: str) -> None:
+        self._page = page
+        self._text = page.text
+        self._name = name
+        self._tokens: list[str | None] = [None]
+        self._at = 0
+        self._loaded = Loaded(page.text, self._read, self._draw)
+        self._labels = Labels(page.services, page.text, name, None, self._loaded.reload)
+
+    def _read(self) -> ModelDetail:
+        return self._page.services.models.detail(self._name, self._tokens[self._at])
+
+    async def _turn(self, step: int) -> None:
+        self._at = min(max(self._at + step, 0), len(self._tokens) - 1)
+        await self._loaded.reload()
+
+    def _draw(self, found: ModelDetail) -> None:
+        if found.next_token is not None and self._at + 1 == len(self._tokens):
+            self._tokens.append(found.next_token)
+        self._draw_facts(found.model)
+        self._draw_versions(found)
+        self._labels.draw_tags(found.model.tags)
+        self._draw_delete()
+
+    def _draw_facts(self, model: RegisteredModel) -> None:
+        text = self._text
+        with card(text("ui.model.about"), mark="model") as aside:
+            with aside:
+                button(
+                    text("ui.labels.description"),
+                    partial(self._labels.ask_description, model.description),
+                    mark="edit-description",
+                    kind="quiet",
+                    icon="edit",
+                )
+            if model.description:
+                marked(folding(model.description), "model-description")
+            with facts():
+                for stage, holder in (("Staging", model.staging), ("Production", model.production)):
+                    tag("span", text(f"stage.{stage}"), "k")
+                    with marked(box("v d-row"), f"holder-{stage.lower()}"):
+                        self._holder(holder)
+                tag("span", text("ui.models.updated"), "k")
+                with box("v"):
+                    time_of(model.updated_at, self._page.visitor)
+                tag("span", "MLflow", "k")
+                with box("v"):
+                    link(text("ui.common.in_mlflow"), model.url, mark="model-mlflow", outside=True)
+
+    def _holder(self, holder: ModelVersion | None) -> None:
+        if holder is None:
+            tag("span", self._text("ui.model.nobody"), "d-soft")
+            return
+        link(self._text("ui.models.number", version=holder.version), version_address(holder))
+        if holder.is_changed_outside:
+            chip(self._text("ui.models.outside"), "warn")
+
+    def _draw_versions(self, found: ModelDetail) -> None:
+        text = self._text
+        with card(text("ui.model.versions"), mark="versions"):
+            if not found.versions and self._at == 0:
+                tag("p", text("ui.model.no_versions"), "d-soft")
+                return
+            table = Table(
+                [
+                    Column(text("ui.models.version")),
+                    Column(text("ui.models.stage")),
+                    Column(text("ui.model.score_gain"), number=True),
+                    Column(text("ui.version.data_digest")),
+                    Column(text("ui.version.run")),
+                    Column(text("ui.models.description")),
+                ],
+                pairs=True,
+            )
+            for listed in found.versions:
+                with table.row() as row:
+                    marked(row, f"row-{listed.version.version}")
+                    self._row(table, listed)
+            self._draw_pager(found, self._at * PAGE_MODELS + 1)
+
+    def _row(self, table: Table, listed: ListedVersion) -> None:
+        version = listed.version
+        table.cell(partial(self._number, listed))
+        table.cell(partial(self._stage, version))
+        score, gained = scores_of(version)
+        table.cell(score if gained == "–" else f"{score} ({gained})")
+        digest = version.tags.get("dspyui.data_digest")
+        table.cell(partial(_digest, digest) if digest else "–")
+        run_id = version.run_id
+        label = version.tags.get("dspyui.program") or (run_id or "")[:8]
+        table.cell(partial(_run, label, run_id) if run_id else "–")
+        table.cell(partial(self._about, version))
+
+    def _number(self, listed: ListedVersion) -> None:
+        version = listed.version
+        label = self._text("ui.models.number", version=version.version)
+        link(label, version_address(version), mark=f"version-{version.version}")
+        with box("d-note"):
+            time_of(version.created_at, self._page.visitor)
+        if listed.unloadable is not None:
+            made = chip(self._text("ui.models.unloadable"), "warn", mark=f"unloadable-{version.version}")
+            made.props["title"] = listed.unloadable.sentence(self._text.language)
+            tag("div", listed.unloadable.sentence(self._text.language), "d-note")
+
+    def _stage(self, version: ModelVersion) -> None:
+        with box("d-row"):
+            chip(self._text(f"stage.{version.stage}"), STAGE_TONES[version.stage])
+            for alias in version.free_aliases:
+                chip(alias, "accent")
+            if version.is_changed_outside:
+                chip(self._text("ui.models.outside"), "warn", mark=f"outside-{version.version}")
+
+    def _about(self, version: ModelVersion) -> None:
+        if version.description:
+            folding(version.description)
+        for name, value in other_tags(version.tags).items():
+            tag("div", f"{name}: {value}", "d-note d-break")
+        if not version.description and not other_tags(version.tags):
+            tag("span", "–")
+
+    def _draw_pager(self, found: ModelDetail, first: int) -> None:
+        draw_turns(
+            self._page,
+            (first, first + len(found.versions) - 1),
+            self._turn,
+            back=self._at > 0,
+            forth=found.next_token is not None,
+            mark="versions",
+        )
+
+    def _draw_delete(self) -> None:
+        with box("d-actions"):
+            button(
+                self._text("ui.model.delete"), self._delete, mark="delete-model", kind="danger", icon="delete"
+            )
+
+    async def _delete(self) -> None:
+        text = self._text
+        body = text("ui.model.delete_body", name=self._name)
+        if not await confirmed(text, text("ui.model.delete"), body, text("ui.model.delete_yes")):
+            return
+        try:
+            await off_loop(self._page.services.models.delete_model, self._name)
+        except DSPyUIError as exc:
+            notify_error(exc, text)
+            return
+        ui.navigate.to("/models")
+
+
+def _digest(digest: str) -> None:
+    made = tag("span", digest[:12], "d-note")
+    made.props["title"] = digest
+
+
+def _run(label: str, run_id: str) -> None:
+    link(label or run_id, f"/runs/{run_id}").classes("d-break")

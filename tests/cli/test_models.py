@@ -1,0 +1,105 @@
+"""`dspyui models`: what it asks for and answers; the services behind it are those of a world in memory."""
+
+from contextlib import contextmanager
+
+import pytest
+
+from dspyui.cli import models as command
+from dspyui.domain.registry import RegisterRequest
+from tests.api.world import World, program
+from tests.run_world import Shelf, result
+
+NAME = "抽取 1"
+WHY = ("--why", "because")
+
+
+@pytest.fixture
+def world(settings, tmp_path, monkeypatch) -> World:
+    """Two versions, the first better, behind the door that commands go through to MLflow."""
+    made = World(settings)
+    shelf = Shelf(made, tmp_path / "shelf")
+    for scores in ([1.0] * 12, [0.0] * 12):
+        request = RegisterRequest(run_id=shelf.put(result(scores)), name=NAME, who="t")
+        made.registry.register(request, program(), tags={}, input_example={})
+
+    @contextmanager
+    def opened(_settings):
+        yield made.services
+
+    monkeypatch.setattr(command, "opened_for_mlflow", opened)
+    return made
+
+
+def test_models_are_listed_and_shown(dspyui, world):
+    world.registry.put("other", file="data/model.pkl")
+    said = dspyui("models", "list", "--name", "抽")
+    assert (said.code, said.out) == (0, f"{NAME}: newest 2, Staging –, Production –\n")
+    document = dspyui("models", "list", "--size", "1", "--json").document
+    assert document["next_token"]
+    rest = dspyui("models", "list", "--size", "1", "--page", document["next_token"], "--json").document
+    assert {m["name"] for m in (*document["models"], *rest["models"])} == {NAME, "other"}
+    shown = dspyui("models", "show", "other")
+    assert "data/model.pkl" in shown.out
+    assert "1: None, score –" in shown.out
+    found = dspyui("models", "show", "other", "--json").document
+    assert "data/model.pkl" in found["versions"][0]["unloadable"]
+    assert dspyui("models", "list", "--name", "none").out == "No models.\n"
+
+
+def test_the_gate_stands_before_a_promotion_here_too(dspyui, world):
+    assert dspyui("models", "promote", NAME, "1", *WHY).code == 0
+    said = dspyui("models", "promote", NAME, "2", *WHY, "--json")
+    assert (said.code, said.document["error"]["code"]) == (2, "gate.confirm")
+    assert "Worse than version 1" in said.err
+    said = dspyui("models", "promote", NAME, "2", *WHY, "--confirm", NAME, "--json")
+    assert (said.code, said.document["stage"]) == (0, "Production")
+    back = dspyui("models", "rollback", NAME, *WHY)
+    assert back.out.startswith(f"Registered model '{NAME}', version 1: Production.\n")
+    assert "Production → Archived" in dspyui("models", "show", NAME, "2").out
+    history = world.registry.get_version(NAME, 1).history
+    assert [(change.kind, change.why) for change in history][-1] == ("rollback", "because")
+    moved = dspyui("models", "promote", NAME, "2", "--stage", "staging", *WHY, "--json").document
+    assert (moved["stage"], moved["aliases"]) == ("Staging", ["staging"])
+
+
+def test_aliases_labels_and_deletions(dspyui, world):
+    assert dspyui("models", "alias", NAME, "champion", "2").code == 0
+    assert world.registry.get_by_alias(NAME, "champion").version == 2
+    kept = dspyui("models", "delete", NAME, "2", "--yes", "--json")
+    assert kept.document["error"]["code"] == "registry.has_alias"
+    assert dspyui("models", "alias", NAME, "champion", "--remove", "--json").document["version"] is None
+    labels = ("--description", "d", "--tag", "team=a=b", "--tag", "x=", "--untag", "y")
+    assert dspyui("models", "describe", NAME, "2", *labels).code == 0
+    found = world.registry.get_version(NAME, 2)
+    assert (found.description, found.tags) == ("d", {"dspyui.registered_by": "t", "team": "a=b", "x": ""})
+    assert dspyui("models", "describe", NAME, "--description", "whole").code == 0
+    assert world.registry.get_model(NAME).description == "whole"
+    assert dspyui("models", "delete", NAME, "2", "--yes").code == 0
+    assert dspyui("models", "delete", NAME, "--yes", "--json").document["status"] == "deleted"
+    assert dspyui("models", "show", NAME, "--json").document["error"]["code"] == "registry.no_model"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (("delete", NAME), "cli.models_yes"),
+        (("delete", NAME, "1"), "cli.models_yes"),
+        (("alias", NAME, "champion"), "cli.models_alias"),
+        (("alias", NAME, "champion", "1", "--remove"), "cli.models_alias"),
+        (("describe", NAME), "cli.models_describe"),
+        (("describe", NAME, "--tag", "x"), "cli.models_tag"),
+        (("list", "--size", "0"), "cli.models_page"),
+        (("promote", NAME, "1"), "cli.usage"),
+        (("promote", NAME, "x", *WHY), "cli.usage"),
+        (("promote", NAME, "1", "--why", " "), "registry.no_why"),
+        (("promote", NAME, "1", "--stage", "Best", *WHY), "cli.stage"),
+        (("rollback", NAME, *WHY), "registry.no_previous"),
+        (("alias", NAME, "v1", "1"), "alias.version"),
+    ],
+)
+@pytest.mark.parametrize("language", ["en_US", "zh_CN"])
+def test_what_cannot_be_is_told(dspyui, world, arguments, code, language):
+    said = dspyui("models", *arguments, "--json", "--lang", language)
+    assert (said.code, said.document["error"]["code"]) == (2, code)
+    assert said.err.startswith("错误：" if language == "zh_CN" else "error: ")
+    assert len(world.registry.search_versions(NAME)) == 2
