@@ -20,6 +20,7 @@ from dspyui.ui import formats
 from dspyui.ui.background import Loaded, notify_error, off_loop
 from dspyui.ui.components.result import cost_in_words, digest_fact
 from dspyui.ui.components.table import Column, Table
+from dspyui.ui.components.traces import TracesCard
 from dspyui.ui.components.try_it import TryCard
 from dspyui.ui.elements import (
     Region,
@@ -189,6 +190,8 @@ class _Version:
             with box("d-cols"):
                 self._draw_try(self._program)
                 self._draw_use(self._program)
+        traces = partial(self._services.traces.of_version, found.version.name, found.version.version)
+        TracesCard(page, "version", traces)
 
     def _draw_facts(self) -> None:
         text, version = self._text, self._version
