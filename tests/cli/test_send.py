@@ -21,6 +21,7 @@ def job(tmp_path, monkeypatch):
     return made
 
 
+@pytest.mark.slow
 def test_what_waits_is_sent(dspyui, job, mlflow_address, monkeypatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_address)
     said = dspyui("send", "--json")
