@@ -32,7 +32,8 @@ import psutil
 
 import run_pages
 from batch import program
-from compile_overhead import Tracking, say
+from common import say
+from compile_overhead import Tracking
 
 ROWS = (10_000, 100_000, 1_000_000)
 TARGET_RATIO = 1.5

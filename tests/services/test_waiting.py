@@ -36,10 +36,10 @@ def store(tmp_path):
 
 @pytest.fixture
 def make(store, server, tmp_path):
-    def make(**variables):
+    def make(loose=None, **variables):
         settings = Settings.load(tmp_path / "none", {"DSPYUI_HOME": str(tmp_path / "data"), **variables})
         record = RecordService(settings, store, server, server)
-        return WaitingService(settings, store, record, server, FileTraceSpool())
+        return WaitingService(settings, store, record, server, FileTraceSpool(), loose=loose)
 
     return make
 
@@ -149,3 +149,24 @@ def test_very_much_is_sent_in_pieces_and_said_to_go_on(store, server, make):
     assert sent.left.records == 1
     sent = make().send_now()
     assert (sent.records, sent.traces, codes(sent)) == (1, 5, [])
+
+
+def test_traces_that_belong_to_no_job_are_counted_and_sent_too(store, server, make, tmp_path):
+    folder = tmp_path / "calls"
+    sink = FileTraceSink(folder)
+    for _ in range(2):
+        sink.write(make_trace())
+    sink.close()
+
+    def send():
+        found = list(folder.iterdir())
+        for file in found:
+            file.unlink()
+        return 2 if found else 0
+
+    service = make(loose={folder: send})
+    found = service.look()
+    assert (found.records, found.traces, found.is_empty) == (0, 2, False)
+    assert found.size > 0
+    sent = service.send_now()
+    assert (sent.records, sent.traces, sent.left.traces, sent.reasons) == (0, 2, 0, ())

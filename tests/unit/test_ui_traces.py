@@ -31,11 +31,11 @@ async def test_a_run_shows_its_traces_with_what_they_cost_and_what_was_said_of_t
     for trace in (good, bad):
         world.traces.put(run_id, trace)
     world.traces.assess(good, "ok", True, rationale="it is <i>right</i>")
-    world.traces.assess(good, "expected", "a lamp", kind="expectation")
+    world.traces.assess(good, "output", {"product": "a lamp", "n": 1}, kind="expectation")
     await opened(user, f"/runs/{run_id}", f"trace-{good.mlflow_id}")
     said = words(user, "traces")
     for part in ("message: My <b>lamp</b>", "product: lamp", "1,234", "$0.013", "2.5 s", "20 ms", "OK", "Failed",
-                 "ok: true", "it is <i>right</i>", "expected expected: a lamp", "1–2"):  # fmt: skip
+                 "ok: true", "it is <i>right</i>", "expected output: product: a lamp, n: 1", "1–2"):  # fmt: skip
         assert part in said, part
     link = element(user, f"trace-{good.mlflow_id}")
     assert f"selectedEvaluationId={good.mlflow_id}" in link.props["href"]

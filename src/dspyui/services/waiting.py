@@ -2,8 +2,9 @@
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
+from pathlib import Path
 
 from dspyui.domain.base import Fault, Frozen
 from dspyui.domain.jobs import Job, JobStore, RecordState
@@ -64,7 +65,11 @@ class WaitingService:
         record: RecordService,
         tracking: TrackingServer,
         spool: TraceSpool,
+        *,
+        loose: Mapping[Path, Callable[[], int]] | None = None,
     ) -> None:
+        """`loose` are folders of traces that belong to no job, each with what sends them."""
+        self._loose = loose or {}
         self._settings = settings
         self._jobs = jobs
         self._record = record
@@ -80,6 +85,8 @@ class WaitingService:
             except NotFoundError:
                 continue  # deleted since it was listed
             found = _with(found, job, state, spool)
+        for folder in self._loose:
+            found = _plus(found, self._spool.measure(folder))
         return found
 
     def _all(self) -> Iterator[tuple[Job, RecordState]]:
@@ -95,12 +102,12 @@ class WaitingService:
         """Send what can be sent in that time. Never raises for a server that is away: that is a reason."""
         end = time.monotonic() + seconds
         before = dict(self._records())
-        reasons = self._send_all(end)
+        loose, reasons = self._send_all(end)
         sent = [(before[job_id], state) for job_id, state in self._records() if job_id in before]
         self._record.wake()
         return Sent(
             records=sum(was.status == "pending" and now.status == "sent" for was, now in sent),
-            traces=sum(now.traces_sent - was.traces_sent for was, now in sent),
+            traces=sum(now.traces_sent - was.traces_sent for was, now in sent) + loose,
             left=self.look(),
             reasons=tuple(reasons.values()),
         )
@@ -108,11 +115,14 @@ class WaitingService:
     def _records(self) -> Iterator[tuple[str, RecordState]]:
         return ((job.id, state) for job, state in self._all())
 
-    def _send_all(self, end: float) -> dict[str, Fault]:
-        """The reasons for what is left, by their code."""
+    def _send_all(self, end: float) -> tuple[int, dict[str, Fault]]:
+        """How many traces of no job were sent, and the reasons for what is left, by their code."""
         reasons: dict[str, Fault] = {}
+        loose = 0
         try:
             self._reach()
+            for send in self._loose.values():
+                loose += send()
             for job_id in list(self._jobs.pending_records()):
                 if time.monotonic() > end:
                     raise UnavailableError("record.goes_on")
@@ -121,7 +131,7 @@ class WaitingService:
                     reasons.setdefault(problem.code, Fault.of(problem))
         except DSPyUIError as exc:
             reasons.setdefault(exc.code, Fault.of(exc))
-        return reasons
+        return loose, reasons
 
     def _reach(self) -> None:
         if not self._settings.mlflow_enabled:
@@ -149,18 +159,27 @@ def _with(found: Waiting, job: Job, state: RecordState, spool: SpoolState) -> Wa
     """The sum with one job more."""
     waits = state.status == "pending"
     has_ended = waits and job.is_terminal
-    ages = [
-        found.oldest,
-        spool.oldest if waits else None,
-        (job.ended_at or job.created_at) if has_ended else None,
-    ]
+    # What a refused record has left is sent only when somebody asks for it.
+    found = _plus(found, spool if waits else SpoolState(refused=spool.refused))
     return found.model_copy(
         update={
             "records": found.records + has_ended,
-            "traces": found.traces + (spool.traces if waits else 0),
-            "size": found.size + (spool.size if waits else 0),
-            "oldest": min((age for age in ages if age is not None), default=None),
+            "oldest": _older(found.oldest, (job.ended_at or job.created_at) if has_ended else None),
             "refused_records": found.refused_records + (state.status == "refused"),
+        }
+    )
+
+
+def _plus(found: Waiting, spool: SpoolState) -> Waiting:
+    return found.model_copy(
+        update={
+            "traces": found.traces + spool.traces,
+            "size": found.size + spool.size,
+            "oldest": _older(found.oldest, spool.oldest),
             "refused_traces": found.refused_traces + spool.refused,
         }
     )
+
+
+def _older(*ages: datetime | None) -> datetime | None:
+    return min((age for age in ages if age is not None), default=None)

@@ -62,6 +62,13 @@ def readable(preview: str) -> str:
     return "" if found is None else plain(found)
 
 
+def said_in_short(said: TraceAssessment) -> str:
+    """An assessment's value on one line; several fields with their names."""
+    if isinstance(said.value, dict):
+        return ", ".join(f"{name}: {plain(value)}" for name, value in said.value.items())
+    return plain(said.value)
+
+
 def plain(value: Any) -> str:
     """A value as a person writes it."""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

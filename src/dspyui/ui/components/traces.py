@@ -36,7 +36,7 @@ from dspyui.ui.elements import (
     time_of,
 )
 from dspyui.ui.frame import Page
-from dspyui.ui.trace_views import plain, readable, trace_parameters, trace_query, verdict
+from dspyui.ui.trace_views import readable, said_in_short, trace_parameters, trace_query, verdict
 
 Owner = Literal["run", "version"]
 ReadTraces = Callable[[TraceQuery, str | None], TracePage]
@@ -196,7 +196,8 @@ class TracesCard:
                 Column(text("ui.traces.tokens_cost"), number=True),
                 Column(text("ui.traces.latency"), number=True),
                 Column(text("ui.traces.assessments")),
-            ]
+            ],
+            pairs=True,
         )
         for trace in found.traces:
             with table.row():
@@ -217,7 +218,8 @@ class TracesCard:
             time_of(trace.started_at, self._page.visitor)
         with box("d-note"):
             mark = f"trace-{trace.trace_id}"
-            link(text("ui.common.in_mlflow"), trace.url, mark=mark, outside=True)
+            shown = link("MLflow", trace.url, mark=mark, outside=True)
+            shown.props["title"] = text("ui.common.in_mlflow")
 
     def _spent(self, trace: ListedTrace) -> None:
         shown = tag("div", "–" if trace.total_tokens is None else formats.count(trace.total_tokens))
@@ -239,7 +241,7 @@ class TracesCard:
 
     def _assessment(self, said: TraceAssessment) -> None:
         text = self._text
-        value = text("ui.traces.failed", problem=said.error) if said.error else plain(said.value)
+        value = text("ui.traces.failed", problem=said.error) if said.error else said_in_short(said)
         label = text(f"ui.traces.said_{said.kind}", name=said.name, value=value)
         who = " ".join(part for part in (said.source, said.source_id) if part)
         if len(label) <= MAX_CHIP:
