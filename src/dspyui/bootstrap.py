@@ -12,6 +12,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -319,8 +320,12 @@ def _trace_room(settings: Settings, jobs: FileJobStore, job_id: str) -> TraceRoo
     """What the traces of all jobs together may take; the job's log tells when this one has to wait for some."""
 
     def folders() -> Sequence[Path]:
-        # Those of other jobs are never sent, so nobody may wait for them.
-        return [jobs.folder(waiting) / "traces" for waiting in jobs.pending_records()]
+        # Those of other jobs are not sent, so nobody may wait for them to go.
+        found: list[Path] = []
+        for waiting in jobs.pending_records():
+            with suppress(NotFoundError):  # deleted since it was listed
+                found.append(jobs.folder(waiting) / "traces")
+        return found
 
     def tell(size: int | None) -> None:
         budget = f"{settings.trace_disk_mb:,} MB"
