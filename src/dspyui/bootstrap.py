@@ -6,12 +6,16 @@ the page is up before they are.
 
 import getpass
 import json
+import logging
 import os
 import sys
 import threading
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from dspyui.adapters.dbos_jobs.queue import DbosJobQueue
@@ -33,14 +37,15 @@ from dspyui.adapters.local_stack.ports import is_free, port_holder
 from dspyui.adapters.mlflow_store.registry import MlflowModelRegistry
 from dspyui.adapters.mlflow_store.run_list import MlflowRunLibrary
 from dspyui.adapters.mlflow_store.runs import MlflowRunStore
-from dspyui.adapters.mlflow_store.spool import FileTraceSink
+from dspyui.adapters.mlflow_store.spool import FileTraceSink, FileTraceSpool, TraceRoom
+from dspyui.adapters.mlflow_store.trace_list import MlflowTraceLibrary
 from dspyui.domain.engine import CallGate
-from dspyui.domain.jobs import ChildOutcome, JobFailure, JobKind
+from dspyui.domain.jobs import ChildOutcome, JobEvent, JobFailure, JobKind
 from dspyui.domain.limits import CallLimiter
 from dspyui.domain.lms import LMRoles, LocalLM
 from dspyui.domain.metrics import MetricSpec
 from dspyui.domain.providers import secret_variables
-from dspyui.errors import DSPyUIError
+from dspyui.errors import DSPyUIError, NotFoundError
 from dspyui.services import Services
 from dspyui.services.batch_records import batch_record
 from dspyui.services.batch_rows import Tracing
@@ -61,12 +66,16 @@ from dspyui.services.record import RecordService
 from dspyui.services.register import RegisterService
 from dspyui.services.reuse import ReuseService
 from dspyui.services.runs import RunService
+from dspyui.services.traces import TraceService
+from dspyui.services.waiting import WaitingService
 from dspyui.settings import Settings
 
 if TYPE_CHECKING:
     from dspyui.adapters.dspy_engine.engine import DspyEngine
 
 __all__ = ["App", "is_free", "make_app", "port_holder", "system_user"]
+
+_log = logging.getLogger(__name__)
 
 # How a child learns where the bundled model's server is.
 LOCAL_LM_URL = "DSPYUI_INTERNAL_LOCAL_LM_URL"
@@ -131,7 +140,7 @@ def make_app(settings: Settings) -> App:
         jobs,
         command=lambda job_id: [sys.executable, "-m", "dspyui.bootstrap", jobs.get(job_id).kind, job_id],
         prepare=lambda job_id: _child_environment(settings, jobs, job_id, local_lm, metrics),
-        on_change=lambda _job_id: record.wake(),
+        on_change=lambda job_id: _after_change(jobs, batches, record, job_id),
     )
     runner = ChildRunner(settings, local_lm, LOCAL_LM_URL)
     data = DataService(FileTableReader(max_bytes=settings.max_upload_mb * 1024**2), uploads)
@@ -171,10 +180,12 @@ def make_app(settings: Settings) -> App:
             api_base=settings.lm_api_base,
         ),
         record=record,
+        waiting=WaitingService(settings, jobs, record, tracking, FileTraceSpool()),
         register=RegisterService(runs, registry, record, jobs, gate),
         reuse=ReuseService(jobs, runs, data, metrics),
         runs=runs,
         run_list=run_list,
+        traces=TraceService(MlflowTraceLibrary(settings, tracking)),
         registry=registry,
         models=ModelService(registry, gate),
         job_store=jobs,
@@ -183,6 +194,17 @@ def make_app(settings: Settings) -> App:
         folder=FileDataFolder(home),
     )
     return App(services=services, queue=queue, runner=runner)
+
+
+def _after_change(jobs: FileJobStore, batches: FileBatchStore, record: RecordService, job_id: str) -> None:
+    record.wake()
+    try:
+        job = jobs.get(job_id)
+        if job.kind == "batch" and job.is_terminal:
+            # One that was killed could not do it itself.
+            batches.clear_target(job_id)
+    except NotFoundError:
+        _log.warning("Job %s was deleted before it was tidied up", job_id)
 
 
 # What each kind of job asks for: its LMs, and the metrics that may be a person's own.
@@ -254,8 +276,9 @@ def _compile(settings: Settings, jobs: FileJobStore, job_id: str) -> None:
     for left in folder.glob("*") if folder.is_dir() else ():
         left.unlink()
     traced = settings.mlflow_enabled and settings.mlflow_log_traces
-    eval_sink = FileTraceSink(folder) if traced and settings.mlflow_log_traces_from_eval else None
-    compile_sink = FileTraceSink(folder) if traced and settings.mlflow_log_traces_from_compile else None
+    room = _trace_room(settings, jobs, job_id)
+    eval_sink = FileTraceSink(folder, room) if traced and settings.mlflow_log_traces_from_eval else None
+    compile_sink = FileTraceSink(folder, room) if traced and settings.mlflow_log_traces_from_compile else None
     try:
         engine = _engine(settings, jobs.spec(job_id).lms, compile_sink)
         CompileRun(
@@ -280,7 +303,8 @@ def _batch(settings: Settings, jobs: FileJobStore, job_id: str) -> None:
     engine = _engine(settings, lms, None, gate=limiter)
     # The traces of an earlier attempt stay: its rows are not asked again.
     traced = settings.mlflow_enabled and settings.mlflow_log_traces
-    sink = FileTraceSink(jobs.folder(job_id) / "traces") if traced else None
+    room = _trace_room(settings, jobs, job_id)
+    sink = FileTraceSink(jobs.folder(job_id) / "traces", room) if traced else None
     share = settings.trace_sample if spec.trace_sample is None else spec.trace_sample
     try:
         BatchRun(
@@ -295,6 +319,34 @@ def _batch(settings: Settings, jobs: FileJobStore, job_id: str) -> None:
     finally:
         if sink is not None:
             sink.close()
+
+
+def _trace_room(settings: Settings, jobs: FileJobStore, job_id: str) -> TraceRoom:
+    """What the traces of all jobs together may take; the job's log tells when this one has to wait for some."""
+
+    def folders() -> Sequence[Path]:
+        # Those of other jobs are not sent, so nobody may wait for them to go.
+        found: list[Path] = []
+        for waiting in jobs.pending_records():
+            with suppress(NotFoundError):  # deleted since it was listed
+                found.append(jobs.folder(waiting) / "traces")
+        return found
+
+    def tell(size: int | None) -> None:
+        budget = f"{settings.trace_disk_mb:,} MB"
+        event = (
+            JobEvent(at=datetime.now(UTC), kind="job.traces_room")
+            if size is None
+            else JobEvent(
+                at=datetime.now(UTC),
+                kind="job.traces_full",
+                values={"size": f"{size / 1e6:,.0f} MB", "budget": budget},
+                level="warning",
+            )
+        )
+        jobs.append_event(job_id, event)
+
+    return TraceRoom(settings.trace_budget, folders, tell)
 
 
 _CHILDREN: "Mapping[JobKind, Callable[[Settings, FileJobStore, str], None]]" = {

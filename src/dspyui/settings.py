@@ -131,6 +131,7 @@ class Settings(BaseModel):
     workers: int = Field(default=2, ge=1, le=64, alias="DSPYUI_WORKERS")
     trace_sample: float = Field(default=1.0, ge=0, le=1, alias="DSPYUI_TRACE_SAMPLE")
     promotion_gate: PromotionGate = Field(default="warn", alias="DSPYUI_PROMOTION_GATE")
+    trace_disk_mb: int = Field(default=2000, ge=0, alias="DSPYUI_TRACE_DISK_MB")
 
     # Not settings of their own: how the program was started, and what its children inherit.
     force_local_mlflow: bool = False
@@ -185,6 +186,11 @@ class Settings(BaseModel):
     def tracking_uri(self) -> str:
         """The address asked for, or the default one."""
         return self.mlflow_tracking_uri or DEFAULT_TRACKING_URI
+
+    @property
+    def trace_budget(self) -> int:
+        """How many bytes traces may take on disk while they wait for MLflow; 0: as many as there are."""
+        return self.trace_disk_mb * 1_000_000
 
     @property
     def is_loopback(self) -> bool:

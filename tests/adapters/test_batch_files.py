@@ -10,7 +10,7 @@ import pytest
 
 from dspyui.adapters.files import batch_results
 from dspyui.adapters.files.batch_inputs import FileInputReader
-from dspyui.adapters.files.batch_outputs import output_target
+from dspyui.adapters.files.batch_outputs import clear_target, output_target
 from dspyui.adapters.files.batch_results import FileEarlierRows, FileResultLog
 from dspyui.domain.batches import RowOutcome, content_key
 from dspyui.domain.compiles import Usage
@@ -303,3 +303,26 @@ def test_an_output_in_a_folder_that_is_not_there(tmp_path):
     with pytest.raises(BadRequestError) as caught, output_target(tmp_path / "no" / "out.csv", "csv"):
         pass
     assert caught.value.code == "batch.output_folder"
+
+
+def test_what_a_killed_batch_left_beside_its_output_is_removed(tmp_path):
+    path, left = tmp_path / "out.csv", tmp_path / ".out.csv.part"
+    clear_target(path)
+    clear_target(tmp_path / "gone" / "out.csv")
+    left.write_bytes(b"half a row")
+    path.write_text("an older output")
+    clear_target(path)
+    assert not left.exists()
+    assert path.read_text() == "an older output"
+
+
+def test_what_another_batch_writes_to_by_now_stays(tmp_path):
+    path, left = tmp_path / "out.jsonl", tmp_path / ".out.jsonl.part"
+    results = tmp_path / "results.jsonl"
+    results.write_text('{"a": 1}\n')
+    with output_target(path, "jsonl") as target:
+        clear_target(path)
+        assert left.exists()
+        target.publish(results)
+    assert path.read_text() == '{"a": 1}\n'
+    assert not left.exists()

@@ -11,11 +11,16 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from dspyui.adapters.mlflow_store.otlp import to_otlp
 from dspyui.adapters.mlflow_store.spool import (
     FileTraceSink,
+    FileTraceSpool,
+    TraceRoom,
     closed_segments,
     read_frames,
     to_frame,
+    waiting_size,
 )
+from dspyui.domain.traces import FULL_MARK, SpoolState
 from tests.mlflow_world import make_trace
+from tests.waiting import wait_until
 
 
 def ids(folder):
@@ -136,3 +141,89 @@ def test_the_child_that_writes_traces_imports_neither(module, tmp_path):
         f"FileTraceSink(pathlib.Path({str(tmp_path / 't')!r})); sys.exit({module!r} in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_what_waits_is_counted_and_a_torn_frame_is_not(tmp_path):
+    folder, spool = tmp_path / "traces", FileTraceSpool()
+    assert spool.measure(folder) == SpoolState()
+    sink = FileTraceSink(folder)
+    for _ in range(103):
+        sink.write(make_trace())
+    found = spool.measure(folder)
+    assert (found.traces, found.refused) == (103, 0)
+    assert found.size == waiting_size(folder) == sum(path.stat().st_size for path in folder.iterdir())
+    assert found.oldest.timestamp() == pytest.approx(min(path.stat().st_mtime for path in folder.iterdir()))
+    sink.close()
+    with next(iter(closed_segments(folder))).open("ab") as segment:
+        segment.write(to_frame(b"torn")[:-1])
+    (folder / "tr-1.refused").write_bytes(to_frame(b"x"))
+    (folder / "tr-1.refused.txt").write_text("422")
+    (folder / FULL_MARK).touch()
+    found = spool.measure(folder)
+    assert (found.traces, found.refused) == (103, 1)
+
+
+class Told(list):
+    """What the room says, and how far a writer has come."""
+
+    def __init__(self):
+        super().__init__()
+        self.written = []
+
+
+def writer(sink, told, count, size):
+    def write():
+        for _ in range(count):
+            trace = make_trace(size=size)
+            sink.write(trace)
+            told.written.append(trace.trace_id)
+        sink.close()
+
+    thread = threading.Thread(target=write, daemon=True)
+    thread.start()
+    return thread
+
+
+def test_a_full_disk_budget_holds_up_the_writer_and_drops_nothing(tmp_path):
+    folder, told, sent = tmp_path / "traces", Told(), []
+    room = TraceRoom(6_000_000, lambda: [folder], told.append)
+    # A segment takes three of them.
+    thread = writer(FileTraceSink(folder, room), told, 20, 1_500_000)
+    while thread.is_alive():
+        wait_until(lambda: (folder / FULL_MARK).exists() or not thread.is_alive())
+        if thread.is_alive():
+            assert waiting_size(folder) >= 6_000_000
+            assert len(told.written) % 3 == 0
+            for segment in closed_segments(folder):
+                sent += [len(frame) for frame in read_frames(segment.read_bytes())]
+                segment.unlink()
+            wait_until(lambda: not (folder / FULL_MARK).exists())
+    assert len(sent) + len(ids(folder)) == len(told.written) == 20
+    assert told[::2] == [size for size in told[::2] if size >= 6_000_000]
+    assert set(told[1::2]) == {None}
+    assert len(told) >= 4
+    assert not (folder / FULL_MARK).exists()
+
+
+def test_the_budget_is_one_for_all_folders(tmp_path):
+    mine, other, told = tmp_path / "mine", tmp_path / "other", Told()
+    other.mkdir()
+    (other / "1.otlp").write_bytes(b"x" * 1000)
+    folders = [mine, other]
+    thread = writer(FileTraceSink(mine, TraceRoom(1000, lambda: folders, told.append)), told, 1, 0)
+    wait_until((mine / FULL_MARK).exists)
+    assert (told, told.written) == ([1000], [])
+    # It is sent, or its job is deleted: either way it no longer counts.
+    folders.remove(other)
+    thread.join(60)
+    assert (told, len(told.written)) == ([1000, None], 1)
+
+
+def test_no_budget_is_no_bound(tmp_path):
+    def never():
+        raise AssertionError
+
+    sink = FileTraceSink(tmp_path, TraceRoom(0, never, never))
+    sink.write(make_trace())
+    sink.close()
+    assert len(ids(tmp_path)) == 1

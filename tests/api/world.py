@@ -13,6 +13,7 @@ from dspyui.adapters.files.metrics import FileMetrics
 from dspyui.adapters.files.programs import FileProgramStore
 from dspyui.adapters.files.tables import FileTableReader
 from dspyui.adapters.files.uploads import FileUploadStore
+from dspyui.adapters.mlflow_store.spool import FileTraceSpool
 from dspyui.domain.compiles import ChatMessage, CompileResult, CompileSpec, Evaluation, RowResult, Usage
 from dspyui.domain.engine import LMReply, PredictOutcome
 from dspyui.domain.intervals import Difference
@@ -40,9 +41,12 @@ from dspyui.services.record import RecordService
 from dspyui.services.register import RegisterService
 from dspyui.services.reuse import ReuseService
 from dspyui.services.runs import RunService
+from dspyui.services.traces import TraceService
+from dspyui.services.waiting import WaitingService
 from dspyui.settings import Settings
 from tests.contracts.fakes import InMemoryRegistry
 from tests.contracts.library import MemoryLibrary
+from tests.trace_world import MemoryTraces
 
 DOCUMENT = {
     "program": {
@@ -204,7 +208,7 @@ class MemoryRuns:
         run = self.get_run(run_id)
         self.runs[run_id] = run.model_copy(update={"name": name, "tags": {**run.tags, **tags}})
 
-    def send_traces(self, folder, link) -> tuple[int, int]:
+    def send_traces(self, folder, link, *, stop=None) -> tuple[int, int]:
         return 0, 0
 
 
@@ -238,6 +242,7 @@ class World:
         self.runs = MemoryRuns(self.programs)
         self.registry = MemoryRegistry()
         self.library = MemoryLibrary(self.runs, self.registry)
+        self.traces = MemoryTraces()
         self.tester = EchoTester()
         uploads = FileUploadStore(home)
         data = DataService(FileTableReader(max_bytes=settings.max_upload_mb * 1024**2), uploads)
@@ -274,10 +279,12 @@ class World:
                 self.programs, self.registry, EchoRunner(), metrics, keys=KeyRules.of(settings)
             ),
             record=record,
+            waiting=WaitingService(settings, self.jobs, record, self.tracking, FileTraceSpool()),
             register=RegisterService(self.runs, self.registry, record, self.jobs, gate),
             reuse=ReuseService(self.jobs, self.runs, data, metrics),
             runs=self.runs,
             run_list=run_list,
+            traces=TraceService(self.traces),
             registry=self.registry,
             models=ModelService(self.registry, gate),
             job_store=self.jobs,

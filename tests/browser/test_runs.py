@@ -3,22 +3,28 @@
 Everything is real: the program as a process, an MLflow server, Chromium. The Runs were sent from other job folders.
 """
 
+import re
 import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import expect
 
 from dspyui.adapters.mlflow_store.runs import MlflowRunStore
+from dspyui.adapters.mlflow_store.spool import FileTraceSink
+from dspyui.domain.runs import RunLink
 from dspyui.settings import Settings
-from tests.browser.looks import VIEWPORTS, fits
+from tests.browser.looks import VIEWPORTS, fits, fits_at_every_width
 from tests.contracts.fakes import StaticTracking
 from tests.program import Program
 from tests.run_world import record_of, result
+from tests.trace_world import call
 
 pytestmark = pytest.mark.browser
 SECONDS = 30_000
+NOT_SCROLLED = "box => box.scrollWidth <= box.clientWidth"
 
 
 @dataclass
@@ -45,9 +51,29 @@ def found(tmp_path_factory: pytest.TempPathFactory, mlflow_address: str) -> Iter
         job_id = f"20261124-09000{number}-{secrets.token_hex(4)}"
         made = result(scores, prompt=prompt)
         record = record_of(job_id, made, folder / job_id, name=title, minutes=number, seed=number)
-        runs[title] = store.send(record).run_id
+        link = store.send(record)
+        runs[title] = link.run_id
+    _trace(store, link, folder / "traces", mlflow_address)
     with Program(folder, MLFLOW_TRACKING_URI=mlflow_address, MLFLOW_EXPERIMENT_NAME=name) as program:
         yield Found(f"http://127.0.0.1:{program.port}", runs)
+
+
+def _trace(store: MlflowRunStore, link: RunLink, folder: Path, address: str) -> None:
+    """Calls for the last Run, one of them with an opinion."""
+    from mlflow.entities import AssessmentSource, Feedback
+    from mlflow.tracing.client import TracingClient
+
+    sink = FileTraceSink(folder)
+    calls = [
+        call(f"消息 {n} {'long ' * 60}", number=n, cost=0.01, error=None if n else "E: x") for n in range(22)
+    ]
+    for made in calls:
+        sink.write(made)
+    sink.close()
+    assert store.send_traces(folder, link) == (22, 0)
+    source = AssessmentSource(source_type="HUMAN", source_id="anna")
+    said = Feedback(name="ok", value=False, rationale="不对 " * 30, source=source)
+    TracingClient(address).log_assessment(calls[21].mlflow_id, said)
 
 
 @pytest.mark.timeout(300)
@@ -55,7 +81,7 @@ def test_two_runs_of_another_machine_are_compared(found: Found, open_page) -> No
     page = open_page(found.address, "/runs?lang=en", viewport=VIEWPORTS["wide"]).page
     expect(page.locator("tbody tr")).to_have_count(3, timeout=SECONDS)
     # The whole table is seen at this width: nothing of it has to be scrolled to.
-    assert page.locator(".d-table-box").evaluate("box => box.scrollWidth <= box.clientWidth")
+    assert page.locator(".d-table-box").evaluate(NOT_SCROLLED)
     page.get_by_test_id("runs-name").fill("ROnG")
     expect(page.locator("tbody tr")).to_have_count(1)
     expect(page).to_have_url(f"{found.address}/runs?name=ROnG")
@@ -106,6 +132,7 @@ def test_the_pages_fit_and_everything_has_a_name(found: Found, open_page, langua
     fits(page, size)
     page.goto(f"{found.address}/runs/{strong}")
     expect(page.get_by_test_id("recorded")).to_be_visible(timeout=SECONDS)
+    expect(page.get_by_test_id("traces-empty")).to_be_visible(timeout=SECONDS)
     fits(page, size)
     page.goto(f"{found.address}/runs/compare?ids={weak},{strong}")
     expect(page.get_by_test_id("compared-rows")).to_be_visible(timeout=SECONDS)
@@ -118,3 +145,29 @@ def test_a_run_of_another_machine_is_loaded_into_the_form(found: Found, open_pag
     page.get_by_test_id("load-run").click(timeout=SECONDS)
     expect(page.get_by_test_id("form-ready")).to_be_visible(timeout=SECONDS)
     expect(page.get_by_test_id("program-name")).to_have_value("产品 extraction/1")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_the_traces_of_a_run_are_turned_filtered_and_lead_to_mlflow(found: Found, open_page) -> None:
+    address = f"/runs/{found.runs['Middling']}?lang=en&rows=all"
+    page = open_page(found.address, address, viewport=VIEWPORTS["wide"]).page
+    rows = page.get_by_test_id("traces").locator("tbody tr")
+    expect(rows).to_have_count(20, timeout=SECONDS)
+    expect(rows.first).to_contain_text("ok: false")
+    assert page.get_by_test_id("traces").locator(".d-table-box").evaluate(NOT_SCROLLED)
+    fits_at_every_width(page)
+    page.get_by_test_id("traces-next").click()
+    expect(page.get_by_test_id("traces-range")).to_have_text("21–22")
+    page.get_by_test_id("traces-text").fill("消息 7 ")
+    expect(rows).to_have_count(1)
+    # What else stands in the address stays there.
+    expect(page).to_have_url(re.compile(r"rows=all&trace_text="))
+    page.reload()
+    expect(rows).to_have_count(1, timeout=SECONDS)
+    expect(page.get_by_test_id("traces-text")).to_have_value("消息 7 ")
+    beside = page.context.new_page()
+    beside.route(lambda url: not url.startswith("http://127.0.0.1"), lambda route: route.abort())
+    beside.goto(rows.first.get_by_role("link").get_attribute("href") or "")
+    # MLflow opens this one trace over its list.
+    expect(beside.locator("body")).to_contain_text("message消息 7 long", timeout=SECONDS)

@@ -11,7 +11,20 @@ from dspyui import __version__
 from dspyui.cli.layout import width, wrap
 from dspyui.cli.main import build
 
-COMMANDS = ["ui", "compile", "register", "batch", "demo", "version", "jobs", "data", "auth", "lm", "models"]
+COMMANDS = [
+    "ui",
+    "compile",
+    "register",
+    "batch",
+    "send",
+    "demo",
+    "version",
+    "jobs",
+    "data",
+    "auth",
+    "lm",
+    "models",
+]
 
 
 def test_version(dspyui):
@@ -24,6 +37,7 @@ LEAVES = [
     ["compile"],
     ["register"],
     ["batch"],
+    ["send"],
     ["demo"],
     ["version"],
     *(["jobs", name] for name in ("list", "show", "rename", "note", "again", "cancel", "delete")),

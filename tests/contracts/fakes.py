@@ -129,7 +129,7 @@ class InMemoryRunStore:
         record = self.records[run_id]
         self.records[run_id] = record.model_copy(update={"name": name, "tags": {**record.tags, **tags}})
 
-    def send_traces(self, folder, link):
+    def send_traces(self, folder, link, *, stop=None):
         self._reach()
         found = sorted(folder.glob("*.otlp"))
         for file in found:

@@ -18,6 +18,7 @@ from dspyui.domain.compiles import (
 from dspyui.domain.intervals import Difference
 from dspyui.domain.jobs import JobFailure
 from dspyui.domain.runs import RunLink, TrackingState
+from dspyui.domain.traces import FULL_MARK
 from dspyui.errors import FailedError, NotFoundError, UnavailableError
 from dspyui.services.documents import parse_spec
 from dspyui.services.record import RecordService
@@ -60,14 +61,17 @@ class Server:
             raise NotFoundError("run.deleted", run_id=run_id, address="http://x")
         self.names.setdefault(run_id, []).append((name, note))
 
-    def send_traces(self, folder, link):
+    def send_traces(self, folder, link, *, stop=None):
         if self.away:
             raise UnavailableError("record.busy", job_id="x")
-        found = sorted(folder.glob("*.otlp"))
-        for file in found:
+        sent = 0
+        for file in sorted(folder.glob("*.otlp")):
             file.unlink()
-        self.traces += [(link.run_id, file.name) for file in found]
-        return len(found), 0
+            self.traces.append((link.run_id, file.name))
+            sent += 1
+            if stop is not None and stop():
+                break
+        return sent, 0
 
 
 @pytest.fixture
@@ -509,3 +513,46 @@ def test_a_runs_own_name_keeps_letters_and_emoji_of_any_kind(store, server, make
     assert made.name.startswith(
         {"抽取 🚀": "抽取-🚀-", "a/b:c*d?e'f": "a-b-c-d-e-f-", "  x  ": "x-", "🚀": "🚀-"}[name]
     )
+
+
+def test_what_the_last_job_has_left_is_still_sent_at_the_end(store, server, make):
+    server.away = True
+    service = make()
+    service.start()
+    job = finished(store)
+    assert store.record(job.id).status == "pending"
+    server.away = False
+    service.close()
+    assert store.record(job.id).status == "sent"
+    assert server.traces == [(f"run-{job.id}", "1.otlp")]
+
+
+def test_the_end_does_not_wait_for_all_of_very_much(store, server, make):
+    """A piece is sent, the rest is kept, and the next start sends it and nothing twice."""
+    service = make()
+    job = finished(store)
+    for number in range(2, 5):
+        (store.folder(job.id) / f"traces/{number}.otlp").write_text("x")
+    calls = iter([False, True])
+    assert service.send(job.id, stop=lambda: next(calls, True)).status == "pending"
+    assert [name for _run, name in server.traces] == ["1.otlp", "2.otlp"]
+    again = make()
+    state = again.send(job.id)
+    assert (state.status, state.traces_sent) == ("sent", 4)
+    assert [name for _run, name in server.traces] == ["1.otlp", "2.otlp", "3.otlp", "4.otlp"]
+
+
+def test_a_compile_that_waits_for_room_has_its_traces_sent_before_it_ends(store, server, make):
+    job = store.create(spec(), ROWS, title="t", who="anna")
+    traces = store.folder(job.id) / "traces"
+    traces.mkdir()
+    (traces / "1.otlp").write_text("x")
+    store.update(job.id, lambda j: j.model_copy(update={"status": "running", "started_at": START}))
+    service = make()
+    for _ in range(2):
+        service.send(job.id)
+    assert server.traces == []
+    (traces / FULL_MARK).touch()
+    state = service.send(job.id)
+    assert (state.status, state.traces_sent) == ("pending", 1)
+    assert server.traces == [(f"run-{job.id}", "1.otlp")]

@@ -35,6 +35,7 @@ READS = {
     "a data set": Read(f"/data/{'0' * 64}", lambda made: made.services.uploads, "get", None),
     "the data folder": Read("/settings", lambda made: made.services.folder, "usage", None),
     "a model": Read("/models/jokes", lambda made: made.registry, "get_model", None),
+    "what waits": Read("/settings", lambda made: made.services.waiting, "look", None),
     "a version": Read("/models/jokes/1", lambda made: made.registry, "get_version", None),
 }
 EMPTY = {name: read for name, read in READS.items() if read.nothing}

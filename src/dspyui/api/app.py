@@ -11,6 +11,8 @@ from dspyui.api.passwords import Accounts
 from dspyui.api.registry_routes import router as registry_router
 from dspyui.api.routes import Api, router
 from dspyui.api.run_routes import router as run_router
+from dspyui.api.trace_routes import trace_router
+from dspyui.api.waiting_routes import waiting_router
 from dspyui.services import Services
 
 
@@ -34,6 +36,8 @@ def create_api(services: Services, *, secret: str, local_user: str) -> FastAPI:
     app.add_middleware(SecurityHeaders)
     # Before the others, of which the last one takes whatever is left.
     app.include_router(run_router)
+    app.include_router(trace_router)
+    app.include_router(waiting_router)
     app.include_router(batch_router)
     app.include_router(job_router)
     app.include_router(registry_router)

@@ -376,3 +376,7 @@ class BatchStore(Protocol):
     def open_target(self, spec: BatchSpec, job_id: str) -> AbstractContextManager[OutputTarget]:
         """Raises ConflictError when another batch writes there, BadRequestError when nobody can."""
         ...
+
+    def clear_target(self, job_id: str) -> None:
+        """Remove what a killed attempt has left beside its output, unless another batch writes there by now."""
+        ...

@@ -1,6 +1,6 @@
 """The record of a job in MLflow, and the server that keeps it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -124,11 +124,14 @@ class RunStore(Protocol):
         """Give the Run another name, and a note unless it is None. Raises NotFoundError."""
         ...
 
-    def send_traces(self, folder: Path, link: RunLink) -> tuple[int, int]:
+    def send_traces(
+        self, folder: Path, link: RunLink, *, stop: Callable[[], bool] | None = None
+    ) -> tuple[int, int]:
         """Post the finished traces that lie in `folder`, linked to the Run; delete what was stored.
 
-        Returns (stored, refused); refused ones are set aside in the folder. Raises UnavailableError when
-        the server is away: what is left stays there for the next time.
+        Returns (stored, refused); refused ones are set aside in the folder. It ends early once `stop` says so, which is
+        asked after every hundred or so. Raises UnavailableError when the server is away: what is left stays there
+        for the next time.
         """
         ...
 

@@ -1,11 +1,17 @@
 """Traces: what happened inside one call of a program."""
 
 from collections.abc import Mapping
+from datetime import datetime
+from functools import reduce
+from operator import add
+from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from dspyui.domain.base import Frozen
 from dspyui.domain.compiles import Usage
 
+# A file of this name lies in a folder of traces while whoever writes there waits for room.
+FULL_MARK = "full"
 SpanKind = Literal["CHAIN", "LLM", "PARSER", "EVALUATOR", "UNKNOWN"]
 
 
@@ -37,6 +43,11 @@ class Trace(Frozen):
         """The id under which MLflow knows it."""
         return f"tr-{self.trace_id}"
 
+    @property
+    def usage(self) -> Usage:
+        """What its calls have used."""
+        return reduce(add, (span.usage for span in self.spans if span.usage is not None), Usage())
+
 
 class TraceSink(Protocol):
     """Takes finished traces and puts them on disk before it returns."""
@@ -44,3 +55,23 @@ class TraceSink(Protocol):
     def write(self, trace: Trace) -> None: ...
 
     def close(self) -> None: ...
+
+
+class SpoolState(Frozen):
+    """Traces in a folder: how many wait to be sent, how many were refused by MLflow and set aside.
+
+    `size` is what those that wait take, in bytes; `oldest` is when the first of them was written, UTC.
+    """
+
+    traces: int = 0
+    refused: int = 0
+    size: int = 0
+    oldest: datetime | None = None
+
+
+class TraceSpool(Protocol):
+    """Looks at folders that a `TraceSink` has written to."""
+
+    def measure(self, folder: Path) -> SpoolState:
+        """What lies there now; nothing when there is no such folder."""
+        ...

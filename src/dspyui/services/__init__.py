@@ -19,6 +19,8 @@ from dspyui.services.record import RecordService
 from dspyui.services.register import RegisterService
 from dspyui.services.reuse import ReuseService
 from dspyui.services.runs import RunService
+from dspyui.services.traces import TraceService
+from dspyui.services.waiting import WaitingService
 from dspyui.settings import Settings
 
 
@@ -36,10 +38,12 @@ class Services:
     batches: BatchService
     predict: PredictService
     record: RecordService
+    waiting: WaitingService
     register: RegisterService
     reuse: ReuseService
     runs: RunStore
     run_list: RunService
+    traces: TraceService
     registry: ModelRegistry
     models: ModelService
     job_store: JobStore

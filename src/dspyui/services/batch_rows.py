@@ -5,8 +5,6 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import reduce
-from operator import add
 from typing import Any
 
 from dspyui.domain.base import Fault
@@ -107,7 +105,7 @@ class RowAsker:
     ) -> RowOutcome:
         fault = _fault(prediction)
         score, unscored = self._score(row, inputs, prediction)
-        usage = trace_usage(prediction.trace)
+        usage = prediction.trace.usage
         traced = self._tracing is not None and is_sampled(key, self._tracing.share)
         if traced and self._tracing is not None:
             self._tracing.sink.write(_scored(prediction.trace, score))
@@ -177,11 +175,6 @@ def _scored(trace: Trace, score: float | None) -> Trace:
     if score is None:
         return trace
     return trace.model_copy(update={"tags": {**trace.tags, "dspyui.score": f"{score:.4f}"}})
-
-
-def trace_usage(trace: Trace) -> Usage:
-    """What the calls of a trace have used."""
-    return reduce(add, (span.usage for span in trace.spans if span.usage is not None), Usage())
 
 
 def to_json(line: Mapping[str, Any]) -> str:

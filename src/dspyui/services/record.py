@@ -9,6 +9,7 @@ from pathlib import Path
 
 from dspyui.domain.jobs import Job, JobKind, JobStore, RecordState
 from dspyui.domain.runs import RunLink, RunRecord, RunStore, TrackingServer
+from dspyui.domain.traces import FULL_MARK
 from dspyui.errors import DSPyUIError, NotFoundError, UnavailableError
 from dspyui.services.run_records import run_record
 from dspyui.settings import Settings
@@ -16,6 +17,9 @@ from dspyui.settings import Settings
 # How soon a record that could not be sent is tried again, in seconds: it doubles from the first to the second.
 FIRST_DELAY, LONGEST_DELAY = 1.0, 30.0
 TRACES = "traces"
+# At the end, what can be sent in so many seconds still is; the rest goes with the next start.
+FLUSH_SECONDS, CLOSE_SECONDS = 5.0, 10.0
+Stop = Callable[[], bool]
 _log = logging.getLogger(__name__)
 
 
@@ -45,6 +49,9 @@ class RecordService:
         self._thread: threading.Thread | None = None
         # What was logged of which job: a record is tried again and again, and one line of each problem is enough.
         self._failures: dict[str, str] = {}
+        # Why a job's record is not all sent, as an error that can be told in any language.
+        self._problems: dict[str, DSPyUIError] = {}
+        self._flush_until = 0.0
 
     @property
     def wanted(self) -> bool:
@@ -62,11 +69,15 @@ class RecordService:
         self._wake.set()
 
     def close(self) -> None:
-        """Stop the background sending; what is under way is finished or tried again by the next start."""
+        """Send for a few seconds more what waits, if the server is there; the rest is sent by the next start."""
+        self._flush_until = time.monotonic() + FLUSH_SECONDS
         self._closing.set()
         self._wake.set()
         if self._thread is not None:
-            self._thread.join(timeout=10)
+            self._thread.join(timeout=CLOSE_SECONDS)
+
+    def _is_over(self) -> bool:
+        return self._closing.is_set() and time.monotonic() > self._flush_until
 
     def _loop(self) -> None:
         delay = FIRST_DELAY
@@ -75,6 +86,8 @@ class RecordService:
             delay = FIRST_DELAY if self._send_pending() else min(delay * 2, LONGEST_DELAY)
             # While the server comes up or is away, its own watcher knows first; look often, it costs nothing.
             self._wake.wait(FIRST_DELAY if self._tracking.state().status != "ready" else delay)
+        # What the last jobs have left when they were stopped.
+        self._send_pending()
 
     def _send_pending(self) -> bool:
         """Whether everything that could be tried went well."""
@@ -87,14 +100,14 @@ class RecordService:
             return False
         fine = True
         for job_id in waiting:
-            if self._closing.is_set():
+            if self._is_over():
                 break
             fine = self._send_one(job_id) and fine
         return fine
 
     def _send_one(self, job_id: str) -> bool:
         try:
-            return self.send(job_id).last_error == ""
+            return self.send(job_id, stop=self._is_over).last_error == ""
         except NotFoundError:
             return True  # deleted since it was listed
         except Exception as exc:  # noqa: BLE001 - see below
@@ -117,47 +130,68 @@ class RecordService:
         except (DSPyUIError, OSError) as exc:
             _log.warning("The record of job %s cannot be written: %s", job_id, exc)
 
-    def send(self, job_id: str) -> RecordState:
-        """Try once to bring the job's Run up to date. Never raises for a server that is away."""
-        with self._jobs.lock_record(job_id) as mine:
-            state = self._jobs.record(job_id)
-            if not mine:
-                return state
-            if state.status == "pending":
-                return self._try(job_id, state)
-            job = self._jobs.get(job_id)
-            return self._describe(job, state) if state.is_behind(job) else state
+    def send(self, job_id: str, *, stop: Stop | None = None) -> RecordState:
+        """Try once to bring the job's Run up to date, for no longer than `stop` lets it.
 
-    def _try(self, job_id: str, state: RecordState) -> RecordState:
+        Never raises for a server that is away.
+        """
+        with self._jobs.lock_record(job_id) as mine:
+            return self._send_locked(job_id, stop) if mine else self._jobs.record(job_id)
+
+    def attempt(self, job_id: str, *, stop: Stop | None = None) -> DSPyUIError | None:
+        """The same; gives what stands in the way when not all is sent. Raises NotFoundError."""
+        with self._jobs.lock_record(job_id) as mine:
+            if not mine:
+                return UnavailableError("record.sending", job_id=job_id)
+            self._send_locked(job_id, stop)
+        return self._problems.get(job_id)
+
+    def _send_locked(self, job_id: str, stop: Stop | None) -> RecordState:
+        self._problems.pop(job_id, None)
+        state = self._jobs.record(job_id)
+        if state.status == "pending":
+            return self._try(job_id, state, stop)
+        job = self._jobs.get(job_id)
+        return self._describe(job, state) if state.is_behind(job) else state
+
+    def _said(self, job_id: str, problem: DSPyUIError) -> str:
+        self._problems[job_id] = problem
+        return str(problem)
+
+    def _try(self, job_id: str, state: RecordState, stop: Stop | None) -> RecordState:
         job = self._jobs.get(job_id)
         if not job.is_terminal and (state.run_id or job.started_at is None):
             # A Run keeps the start it was made with, so it is not made before the job has one.
-            return self._send_ahead(job, state)
+            return self._send_ahead(job, state, stop)
         state = state.model_copy(update={"tries": state.tries + 1, "last_error": ""})
         try:
             if job.is_terminal:
-                state = self._complete(job, state)
+                state = self._complete(job, state, stop)
             else:
                 state = _linked(state, self._runs.send(self._build(job)))
         except UnavailableError as exc:
-            state = state.model_copy(update={"last_error": str(exc)})
+            state = state.model_copy(update={"last_error": self._said(job_id, exc)})
         except DSPyUIError as exc:
             if exc.code == "storage.full":
                 raise  # this machine's trouble, not the record's: it is tried again
-            state = state.model_copy(update={"status": "refused", "last_error": str(exc)})
+            state = state.model_copy(update={"status": "refused", "last_error": self._said(job_id, exc)})
         self._jobs.write_record(job_id, state)
         return state
 
-    def _send_ahead(self, job: Job, state: RecordState) -> RecordState:
-        """Send the traces of a running job that may have a million of them; those of a compile go when it has ended."""
+    def _send_ahead(self, job: Job, state: RecordState, stop: Stop | None) -> RecordState:
+        """Send the traces of a running job that may have a million of them; those of a compile go when it has ended.
+
+        Unless it can never end because it waits for room to write the next ones.
+        """
         folder = self._jobs.folder(job.id) / TRACES
-        if job.kind not in self._others or state.run_id is None or not folder.is_dir():
+        is_wanted = job.kind in self._others or (folder / FULL_MARK).exists()
+        if not is_wanted or state.run_id is None or not folder.is_dir():
             return state
         state = state.model_copy(update={"last_error": ""})
         try:
-            sent = self._with_traces(state, folder)
+            sent = self._with_traces(state, folder, stop)
         except UnavailableError as exc:
-            sent = state.model_copy(update={"last_error": str(exc)})
+            sent = state.model_copy(update={"last_error": self._said(job.id, exc)})
         if sent != state:
             self._jobs.write_record(job.id, sent)
             if not sent.last_error:
@@ -165,8 +199,8 @@ class RecordService:
                 self._wake.set()
         return sent
 
-    def _with_traces(self, state: RecordState, folder: Path) -> RecordState:
-        stored, refused = self._runs.send_traces(folder, _link(state))
+    def _with_traces(self, state: RecordState, folder: Path, stop: Stop | None = None) -> RecordState:
+        stored, refused = self._runs.send_traces(folder, _link(state), stop=stop)
         return state.model_copy(
             update={
                 "traces_sent": state.traces_sent + stored,
@@ -180,10 +214,10 @@ class RecordService:
         try:
             self._runs.describe(state.run_id or "", name=self._build(job).name, note=job.note)
         except UnavailableError as exc:
-            return state.model_copy(update={"last_error": str(exc)})
+            return state.model_copy(update={"last_error": self._said(job.id, exc)})
         except DSPyUIError as exc:
             # The Run is gone, or the server refuses the words: said once, and not asked again.
-            state = state.model_copy(update={"last_error": str(exc)})
+            state = state.model_copy(update={"last_error": self._said(job.id, exc)})
         state = state.model_copy(update={"title": job.title, "note": job.note})
         self._jobs.write_record(job.id, state)
         return state
@@ -198,15 +232,16 @@ class RecordService:
                 )
         self._wake.set()
 
-    def _complete(self, job: Job, state: RecordState) -> RecordState:
+    def _complete(self, job: Job, state: RecordState, stop: Stop | None = None) -> RecordState:
         link = self._runs.send(self._build(job))
         state = _linked(state, link).model_copy(update={"title": job.title, "note": job.note})
         # Written down before the traces are: they may be many, and a kill in between must not lose the link.
         self._jobs.write_record(job.id, state)
         folder = self._jobs.folder(job.id) / TRACES
         if folder.is_dir():
-            state = self._with_traces(state, folder)
-        return state.model_copy(update={"status": "sent"})
+            state = self._with_traces(state, folder, stop)
+        # Stopped early, there may be more; if there is not, the next time finds that out.
+        return state if stop is not None and stop() else state.model_copy(update={"status": "sent"})
 
     def _build(self, job: Job) -> RunRecord:
         if (build := self._others.get(job.kind)) is not None:

@@ -42,8 +42,16 @@ class Loaded:
     """A part of a page that needs something slow: a skeleton first, then what was read or why it was not."""
 
     def __init__(
-        self, text: Text, read: Callable[[], Any], build: Callable[[Any], object], *, lines: int = 5
+        self,
+        text: Text,
+        read: Callable[[], Any],
+        build: Callable[[Any], object],
+        *,
+        lines: int = 5,
+        framed: bool = True,
     ) -> None:
+        """`framed`: the skeleton has a frame, as a card of its own; a part of a card has none."""
+        self._framed = framed
         self._text = text
         self._read = read
         self._build = build
@@ -51,7 +59,7 @@ class Loaded:
         self._waiting_for = ""
         self._box = box("d-stack-16")
         with self._box:
-            skeleton(lines)
+            skeleton(lines, framed=framed)
         ui.timer(0.01, self.reload, once=True)
         ui.timer(AGAIN_SECONDS, self._look)
 
@@ -87,5 +95,5 @@ class Loaded:
         self._waiting_for = ""
         self._box.clear()
         with self._box:
-            skeleton(self._lines)
+            skeleton(self._lines, framed=self._framed)
         await self.reload()

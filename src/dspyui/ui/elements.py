@@ -244,9 +244,9 @@ def problem(
     return made
 
 
-def skeleton(lines: int = 4) -> None:
+def skeleton(lines: int = 4, *, framed: bool = True) -> None:
     """The rough shape of what is being loaded."""
-    with box("d-card").props("aria-busy=true"):
+    with box("d-card" if framed else "").props("aria-busy=true"):
         for index in range(lines):
             ui.skeleton(type="rect", height="20px", width="40%" if index == 0 else "100%")
 

@@ -4,6 +4,7 @@ import csv
 import fcntl
 import io
 import json
+import logging
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -18,6 +19,8 @@ from dspyui.errors import BadRequestError, ConflictError
 if TYPE_CHECKING:
     import pyarrow as pa
 
+_log = logging.getLogger(__name__)
+
 _GROUP_ROWS: Final = 5_000
 _INT64: Final = 2**63
 
@@ -29,7 +32,7 @@ def output_target(path: Path, kind: OutputFormat) -> Iterator["FileOutputTarget"
     Raises ConflictError while another batch, of whatever process, writes there; BadRequestError when the folder is
     not there or may not be written to.
     """
-    draft = path.with_name(f".{path.name}.part")
+    draft = _draft_of(path)
     file = _locked(draft, path)
     try:
         yield FileOutputTarget(path, draft, file, kind)
@@ -38,6 +41,27 @@ def output_target(path: Path, kind: OutputFormat) -> Iterator["FileOutputTarget"
         if _is_same(file, draft):
             draft.unlink()
         os.close(file)
+
+
+def clear_target(path: Path) -> None:
+    """Remove the file that a batch which was killed has left beside `path`; one that somebody writes to stays."""
+    draft = _draft_of(path)
+    try:
+        file = os.open(draft, os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        return  # the usual case: there is none, or the folder is not there any more
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if _is_same(file, draft):
+            draft.unlink()
+    except OSError as exc:
+        _log.info("%s stays: %s", draft, exc)
+    finally:
+        os.close(file)
+
+
+def _draft_of(path: Path) -> Path:
+    return path.with_name(f".{path.name}.part")
 
 
 def _locked(draft: Path, path: Path) -> int:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Final
 
 from dspyui.adapters.files.atomic import write_atomic
-from dspyui.adapters.files.batch_outputs import FileOutputTarget, output_target
+from dspyui.adapters.files.batch_outputs import FileOutputTarget, clear_target, output_target
 from dspyui.adapters.files.batch_results import RESULTS, FileEarlierRows, FileResultLog
 from dspyui.adapters.files.documents import read_document
 from dspyui.adapters.files.jobs import FileJobStore
@@ -91,6 +91,10 @@ class FileBatchStore:
     def open_target(self, spec: BatchSpec, job_id: str) -> AbstractContextManager[FileOutputTarget]:
         """See the protocol. Without an output of the person's own it is a file in the job's folder."""
         return output_target(self.output(spec, job_id), spec.written_format)
+
+    def clear_target(self, job_id: str) -> None:
+        """See the protocol. Raises NotFoundError."""
+        clear_target(self.output(self.spec(job_id), job_id))
 
     def output(self, spec: BatchSpec, job_id: str) -> Path:
         """Where the output will be. Raises NotFoundError."""

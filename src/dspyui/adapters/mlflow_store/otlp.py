@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from opentelemetry.proto.trace.v1.trace_pb2 import Span as OtlpSpan
 
 TAG_PREFIX = "mlflow.traceTag."
+# MLflow filters traces by tags, and by no token count.
+TOKENS_TAG = "dspyui.tokens"
 _INT64 = 2**63
 # MLflow refuses longer ones.
 _MAX_TAG_KEY, _MAX_TAG_VALUE = 250, 8000
@@ -51,17 +53,19 @@ def _attributes(trace: Trace, span: Span) -> dict[str, Any]:
         **_plain(dict(span.attributes)),
         "mlflow.traceRequestId": trace.mlflow_id,
         "mlflow.spanType": span.kind,
-        "mlflow.spanInputs": _plain(span.inputs),
-        "mlflow.spanOutputs": _plain(span.outputs),
     }
     if span.kind == "LLM":
         attributes |= _lm_attributes(span)
     if span.parent_id is None:
-        tags = {"mlflow.traceName": span.name, **trace.tags}
+        tags = {"mlflow.traceName": span.name, TOKENS_TAG: str(trace.usage.total_tokens), **trace.tags}
         attributes |= {
             f"{TAG_PREFIX}{key[:_MAX_TAG_KEY]}": value[:_MAX_TAG_VALUE] for key, value in tags.items()
         }
-    return attributes
+    # Last: whoever looks for text in what stands from the inputs on finds nothing but inputs and outputs.
+    return attributes | {
+        "mlflow.spanInputs": _plain(span.inputs),
+        "mlflow.spanOutputs": _plain(span.outputs),
+    }
 
 
 def _lm_attributes(span: Span) -> dict[str, Any]:
@@ -79,6 +83,9 @@ def _lm_attributes(span: Span) -> dict[str, Any]:
             "output_tokens": span.usage.output_tokens,
             "total_tokens": span.usage.total_tokens,
         }
+    if span.usage is not None and span.usage.cost is not None:
+        # MLflow knows no price of our calls; this it sums up over the trace and shows.
+        found["mlflow.llm.cost"] = {"total_cost": span.usage.cost}
     return found
 
 

@@ -54,7 +54,7 @@ class MlflowRunLibrary:
 
     def get(self, run_id: str) -> RunInfo:
         """Raises NotFoundError."""
-        with self._access.connected() as connection, _known(connection, run_id):
+        with self._access.connected() as connection, known_run(connection, run_id):
             return to_info(connection, connection.client.get_run(run_id))
 
     def registrations(self, run_ids: Sequence[str]) -> Mapping[str, tuple[Registration, ...]]:
@@ -80,7 +80,7 @@ class MlflowRunLibrary:
     def file(self, run_id: str, path: str) -> bytes:
         """Raises NotFoundError when the Run or the file is not there."""
         with self._access.connected() as connection, tempfile.TemporaryDirectory() as folder:
-            with _known(connection, run_id):
+            with known_run(connection, run_id):
                 client = connection.client
                 parent = str(PurePosixPath(path).parent)
                 is_there = path in {entry.path for entry in client.list_artifacts(run_id, parent)}
@@ -90,7 +90,7 @@ class MlflowRunLibrary:
 
     def paths(self, run_id: str, folders: Sequence[str]) -> frozenset[str]:
         """A request for each folder; one that is not there holds nothing. Raises NotFoundError for the Run."""
-        with self._access.connected() as connection, _known(connection, run_id):
+        with self._access.connected() as connection, known_run(connection, run_id):
             client = connection.client
             return frozenset(
                 entry.path for folder in folders for entry in client.list_artifacts(run_id, folder)
@@ -98,19 +98,20 @@ class MlflowRunLibrary:
 
     def delete(self, run_id: str) -> None:
         """One that is deleted already stays so."""
-        with self._access.connected() as connection, _known(connection, run_id):
+        with self._access.connected() as connection, known_run(connection, run_id):
             if connection.client.get_run(run_id).info.lifecycle_stage != "deleted":
                 connection.client.delete_run(run_id)
 
     def restore(self, run_id: str) -> None:
         """One that is there already stays so."""
-        with self._access.connected() as connection, _known(connection, run_id):
+        with self._access.connected() as connection, known_run(connection, run_id):
             if connection.client.get_run(run_id).info.lifecycle_stage == "deleted":
                 connection.client.restore_run(run_id)
 
 
 @contextmanager
-def _known(connection: Connection, run_id: str) -> Iterator[None]:
+def known_run(connection: Connection, run_id: str) -> Iterator[None]:
+    """Inside, a server that does not know the Run raises NotFoundError (`run.unknown`)."""
     try:
         with connection.mapped_errors():
             yield

@@ -2,7 +2,7 @@
 
 import json
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -126,10 +126,12 @@ class MlflowRunStore:
             if note is not None:
                 connection.client.set_tag(run_id, NOTE_TAG, note)
 
-    def send_traces(self, folder: Path, link: RunLink) -> tuple[int, int]:
+    def send_traces(
+        self, folder: Path, link: RunLink, *, stop: Callable[[], bool] | None = None
+    ) -> tuple[int, int]:
         """Post what lies in the folder and link it to the Run; gives (stored, refused)."""
         with self._access.connected() as connection:
-            return send_segments(connection, folder, link)
+            return send_segments(connection, folder, link, stop)
 
     def _artifact(self, run_id: str, path: str, missing: str) -> str:
         found = self._artifacts(run_id, [path])

@@ -11,14 +11,21 @@ import os
 import secrets
 import struct
 import threading
+import time
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import BinaryIO, Final
 
 from dspyui.adapters.mlflow_store.otlp import to_otlp
-from dspyui.domain.traces import Trace
+from dspyui.domain.traces import FULL_MARK, SpoolState, Trace
 
 PART, SEGMENT, REFUSED = ".part", ".otlp", ".refused"
+# How long a look at all folders counts, in seconds, and how often somebody who waits for room looks again.
+_LOOK_SECONDS: Final = 2.0
+_WAIT_SECONDS: Final = 0.5
 # MLflow links the traces of one POST to their Run only up to a hundred.
 MAX_TRACES = 100
 MAX_BYTES = 4 * 1024 * 1024
@@ -26,11 +33,15 @@ _HEADER = struct.Struct(">II")
 
 
 class FileTraceSink:
-    """Implements `domain.traces.TraceSink`: appends traces to segments in a folder. Thread-safe."""
+    """Implements `domain.traces.TraceSink`: appends traces to segments in a folder. Thread-safe.
 
-    def __init__(self, folder: Path) -> None:
+    With a `room`, a full one holds up whoever writes, until some of what waits was sent.
+    """
+
+    def __init__(self, folder: Path, room: "TraceRoom | None" = None) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
+        self._room = room
         self._lock = threading.Lock()
         self._open: _Segment | None = None
 
@@ -39,8 +50,12 @@ class FileTraceSink:
         frame = to_frame(to_otlp(trace))
         with self._lock:
             if self._open is None:
+                if self._room is not None:
+                    self._room.wait(self._folder)
                 self._open = _Segment(self._folder)
             self._open.append(frame)
+            if self._room is not None:
+                self._room.took(len(frame))
             if self._open.is_full:
                 self._open.close()
                 self._open = None
@@ -51,6 +66,50 @@ class FileTraceSink:
             if self._open is not None:
                 self._open.close()
                 self._open = None
+
+
+class TraceRoom:
+    """The disk that traces may take while they wait for MLflow: so many bytes, over all folders together.
+
+    Who writes more is held up, so that nothing is dropped and the disk is not filled. `folders` gives those that
+    will be sent from; `on_change` is told how many bytes there are when somebody begins to wait, and None when it
+    goes on. A budget of 0 is none.
+    """
+
+    def __init__(
+        self, budget: int, folders: Callable[[], Iterable[Path]], on_change: Callable[[int | None], None]
+    ) -> None:
+        self._budget = budget
+        self._folders = folders
+        self._on_change = on_change
+        self._size = 0
+        self._looked = -_LOOK_SECONDS
+
+    def took(self, size: int) -> None:
+        """So much may have come since the last look."""
+        self._size += size
+
+    def wait(self, folder: Path) -> None:
+        """Return when there is room; while there is none, a mark in `folder` says so to whoever sends from there."""
+        if not self._budget or not self._is_full(_LOOK_SECONDS):
+            return
+        mark = folder / FULL_MARK
+        mark.touch()
+        self._on_change(self._size)
+        try:
+            while self._is_full(0):
+                time.sleep(_WAIT_SECONDS)
+        finally:
+            mark.unlink(missing_ok=True)
+        self._on_change(None)
+
+    def _is_full(self, seconds: float) -> bool:
+        now = time.monotonic()
+        # Some of what came may have been sent since: before anybody is held up, it is looked again.
+        if now - self._looked >= seconds or self._size >= self._budget:
+            self._looked = now
+            self._size = sum(map(waiting_size, self._folders()))
+        return self._size >= self._budget
 
 
 class _Segment:
@@ -94,6 +153,60 @@ def read_frames(content: bytes) -> Iterator[bytes]:
             return
         yield payload
         position = start + length
+
+
+class FileTraceSpool:
+    """Implements `domain.traces.TraceSpool`."""
+
+    def measure(self, folder: Path) -> SpoolState:
+        """A segment that is being written counts as far as it is written."""
+        traces = size = refused = 0
+        oldest: float | None = None
+        for path in _files(folder):
+            # One that was just sent is gone.
+            with suppress(FileNotFoundError):
+                if path.suffix == REFUSED:
+                    refused += 1
+                elif path.suffix in {PART, SEGMENT}:
+                    with path.open("rb") as file:
+                        found = os.fstat(file.fileno())
+                        traces += _count(file, found.st_size)
+                    size += found.st_size
+                    oldest = min(found.st_mtime, found.st_mtime if oldest is None else oldest)
+        return SpoolState(
+            traces=traces,
+            refused=refused,
+            size=size,
+            oldest=None if oldest is None else datetime.fromtimestamp(oldest, tz=UTC),
+        )
+
+
+def _files(folder: Path) -> Sequence[Path]:
+    try:
+        return list(folder.iterdir())
+    except FileNotFoundError:
+        return ()
+
+
+def _count(file: BinaryIO, size: int) -> int:
+    """The whole frames of a segment, by their heads alone."""
+    count = position = 0
+    while position + _HEADER.size <= size:
+        file.seek(position)
+        length, _checksum = _HEADER.unpack(file.read(_HEADER.size))
+        position += _HEADER.size + length
+        count += position <= size
+    return count
+
+
+def waiting_size(folder: Path) -> int:
+    """The bytes of the traces in the folder that wait to be sent."""
+    total = 0
+    for path in _files(folder):
+        if path.suffix in {PART, SEGMENT}:
+            with suppress(FileNotFoundError):
+                total += path.stat().st_size
+    return total
 
 
 def closed_segments(folder: Path) -> Sequence[Path]:

@@ -7,7 +7,7 @@ links to a Run that does not exist, so that is looked at first.
 """
 
 import gzip
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -41,11 +41,13 @@ class _Payload:
     content: bytes
 
 
-def send_segments(connection: Connection, folder: Path, link: RunLink) -> tuple[int, int]:
+def send_segments(
+    connection: Connection, folder: Path, link: RunLink, stop: Callable[[], bool] | None = None
+) -> tuple[int, int]:
     """Post every closed segment of the folder; a segment is deleted when all of it is stored or set aside.
 
-    Returns (stored, refused). Raises UnavailableError when the server goes away, and FailedError when it
-    takes the traces but does not link them to the Run.
+    After each segment `stop` may say that this is enough for now. Returns (stored, refused). Raises UnavailableError
+    when the server goes away, and FailedError when it takes the traces but does not link them to the Run.
     """
     segments = closed_segments(folder)
     if not segments:
@@ -61,6 +63,8 @@ def send_segments(connection: Connection, folder: Path, link: RunLink) -> tuple[
             stored += taken
             refused += len(batch) - len(taken)
         segment.unlink()
+        if stop is not None and stop():
+            break
     _check_links(connection.client, link, stored)
     return len(stored), refused
 

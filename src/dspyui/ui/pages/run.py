@@ -16,6 +16,7 @@ from dspyui.ui.components.progress import trial_label
 from dspyui.ui.components.prompts import PromptsCard
 from dspyui.ui.components.result import RowsCard, scores_card
 from dspyui.ui.components.table import Column, Table
+from dspyui.ui.components.traces import TracesCard
 from dspyui.ui.elements import (
     box,
     button,
@@ -77,6 +78,7 @@ class _Run:
             marked(tag("p", notice.sentence(self._text.language), "d-warning"), "run-notice")
         self._draw_result(rows)
         self._draw_params()
+        TracesCard(page, "run", partial(self._services.traces.of_run, self._info.run_id))
         self._draw_record()
 
     # What can be done.

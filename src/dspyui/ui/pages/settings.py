@@ -20,6 +20,7 @@ from dspyui.ui.components.form import Form
 from dspyui.ui.components.keys import KeysCard
 from dspyui.ui.components.lm import LMControl
 from dspyui.ui.components.table import Column, Table
+from dspyui.ui.components.waiting import WaitingCard
 from dspyui.ui.drafts import CompileDraft
 from dspyui.ui.elements import (
     Region,
@@ -48,6 +49,7 @@ def settings_page(services: Services) -> None:
         with box("d-cols"):
             _mlflow_card(page)
             _program_card(page)
+        Loaded(page.text, services.waiting.look, partial(WaitingCard, page))
         Loaded(page.text, partial(_read_disk, services), partial(_DiskCard, page))
         _settings_card(page)
 

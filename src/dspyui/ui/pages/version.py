@@ -22,6 +22,7 @@ from dspyui.ui.components.labels import Labels
 from dspyui.ui.components.result import cost_in_words, digest_fact
 from dspyui.ui.components.stages import StageCard
 from dspyui.ui.components.table import Column, Table
+from dspyui.ui.components.traces import TracesCard
 from dspyui.ui.components.try_it import TryCard
 from dspyui.ui.elements import (
     Region,
@@ -178,6 +179,8 @@ class _Version:
             with box("d-cols"):
                 self._draw_try(self._program)
                 self._draw_use(self._program)
+        traces = partial(self._services.traces.of_version, version.name, version.version)
+        TracesCard(page, "version", traces)
         self._draw_delete()
 
     async def _again(self) -> None:
