@@ -11,7 +11,7 @@ from dspyui import __version__
 from dspyui.cli.layout import width, wrap
 from dspyui.cli.main import build
 
-COMMANDS = ["ui", "compile", "register", "batch", "demo", "version", "jobs", "data", "auth", "lm"]
+COMMANDS = ["ui", "compile", "register", "predict", "batch", "demo", "version", "jobs", "data", "auth", "lm"]
 
 
 def test_version(dspyui):
@@ -23,6 +23,7 @@ LEAVES = [
     ["ui"],
     ["compile"],
     ["register"],
+    ["predict"],
     ["batch"],
     ["demo"],
     ["version"],

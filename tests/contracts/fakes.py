@@ -4,9 +4,11 @@ The contract tests in this folder hold these to the same behaviour as the real a
 """
 
 import json
+import secrets
 from datetime import UTC, datetime
 from urllib.parse import quote
 
+from dspyui.domain.feedback import CallTrace, Feedback
 from dspyui.domain.programs import CompiledProgram
 from dspyui.domain.registry import STAGE_ALIASES, ModelVersion, StageChange, check_model_name
 from dspyui.domain.runs import RunInfo, RunLink, TrackingState
@@ -149,6 +151,7 @@ class InMemoryRegistry:
         self.stages_fail = False
         self._versions = {}
         self._programs = {}
+        self.aliases = {}
         self.input_examples = {}
 
     def register(self, request, program, *, tags, input_example):
@@ -197,6 +200,15 @@ class InMemoryRegistry:
             raise NotFoundError("registry.no_stage", name=name, stage=stage)
         return held[0]
 
+    def get_by_alias(self, name, alias):
+        self._reach()
+        if not self._of(name):
+            raise NotFoundError("registry.no_model", name=name)
+        number = self.aliases.get((name, alias))
+        if number is None:
+            raise NotFoundError("registry.no_alias", name=name, alias=alias)
+        return self.get_version(name, number)
+
     def search_versions(self, name=None):
         self._reach()
         found = [v for v in self._versions.values() if name in (None, v.name)]
@@ -226,6 +238,71 @@ class InMemoryRegistry:
 
     def _of(self, name):
         return [v for v in self._versions.values() if v.name == name]
+
+    def _reach(self):
+        if self.away:
+            raise UnavailableError("mlflow.unavailable", address=ADDRESS, problem="away")
+
+
+class MemoryFeedback:
+    """A FeedbackStore. `away` makes every call that needs MLflow raise UnavailableError.
+
+    `call` is what a runner does: it leaves a trace, which waits until it is sent.
+    """
+
+    def __init__(self):
+        self.away = False
+        self.held = {}
+        self.refused = set()
+        self._waiting = {}
+        self._traces = {}
+
+    def call(self, tags):
+        trace_id = f"tr-{secrets.token_hex(16)}"
+        self._waiting[trace_id] = dict(tags)
+        return trace_id
+
+    def waiting(self):
+        return len(self._waiting)
+
+    def send_waiting(self):
+        if not self._waiting:
+            return 0
+        self._reach()
+        sent = {id_: tags for id_, tags in self._waiting.items() if id_ not in self.refused}
+        self._traces |= sent
+        self._waiting.clear()
+        return len(sent)
+
+    def state(self, trace_id):
+        if trace_id in self._waiting:
+            return CallTrace(status="waiting")
+        if trace_id in self.refused:
+            return CallTrace(status="refused")
+        self.tags(trace_id)
+        url = f"{ADDRESS}/#/experiments/1/traces?selectedEvaluationId={trace_id}"
+        return CallTrace(status="stored", url=url)
+
+    def tags(self, trace_id):
+        self._reach()
+        if trace_id not in self._traces:
+            raise NotFoundError("feedback.no_trace", trace_id=trace_id)
+        return self._traces[trace_id]
+
+    def give(self, trace_id, feedback, *, who):
+        self.tags(trace_id)
+        before = self.held.get((trace_id, who), Feedback())
+        thumb = before if feedback.thumbs_up is None else feedback
+        self.held[trace_id, who] = Feedback(
+            thumbs_up=thumb.thumbs_up,
+            comment=thumb.comment,
+            correction=feedback.correction or before.correction,
+        )
+        return self.held[trace_id, who]
+
+    def get(self, trace_id, *, who):
+        self.tags(trace_id)
+        return self.held.get((trace_id, who), Feedback())
 
     def _reach(self):
         if self.away:

@@ -109,6 +109,10 @@ class ModelRegistry(Protocol):
         """The version that holds the stage: by alias, else by MLflow's own stage. Raises NotFoundError."""
         ...
 
+    def get_by_alias(self, name: str, alias: str) -> ModelVersion:
+        """The version that holds an alias. Raises NotFoundError."""
+        ...
+
     def search_versions(self, name: str | None = None) -> Sequence[ModelVersion]:
         """All versions, newest first."""
         ...

@@ -101,6 +101,14 @@ class MlflowModelRegistry:
                 raise NotFoundError("registry.no_stage", name=name, stage=stage)
             return _to_version(connection, held[0])
 
+    def get_by_alias(self, name: str, alias: str) -> ModelVersion:
+        """Raises NotFoundError when there is no such model, or nobody has the alias."""
+        with self._access.connected() as connection:
+            number = _aliases(connection, name).get(alias)
+            if number is None:
+                raise NotFoundError("registry.no_alias", name=name, alias=alias[:100])
+            return _to_version(connection, _get(connection, name, int(number)))
+
     def search_versions(self, name: str | None = None) -> Sequence[ModelVersion]:
         """All versions, newest first."""
         with self._access.connected() as connection:
@@ -330,14 +338,18 @@ def _alias_holder(connection: Connection, name: str, stage: Stage) -> "MlflowVer
     alias = STAGE_ALIASES.get(stage)
     if alias is None:
         return None
+    aliases = _aliases(connection, name)
+    return _get(connection, name, int(aliases[alias])) if alias in aliases else None
+
+
+def _aliases(connection: Connection, name: str) -> dict[str, str]:
     try:
         with connection.mapped_errors():
-            aliases = connection.client.get_registered_model(name).aliases
+            return dict(connection.client.get_registered_model(name).aliases)
     except UnavailableError:
         raise
     except DSPyUIError as exc:
         raise NotFoundError("registry.no_model", name=name) from exc
-    return _get(connection, name, int(aliases[alias])) if alias in aliases else None
 
 
 def _search(client: "MlflowClient", name: str | None) -> "list[MlflowVersion]":
