@@ -1,5 +1,6 @@
 """Calls and opinions as MLflow's own client finds them."""
 
+import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -9,7 +10,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from dspyui.adapters.mlflow_store.feedback import MlflowFeedbackStore, calls_folder, open_calls
 from dspyui.adapters.mlflow_store.spool import to_frame
 from dspyui.domain.feedback import Feedback
-from dspyui.errors import FailedError
+from dspyui.errors import FailedError, UnavailableError
 from tests.contracts.fakes import StaticTracking
 from tests.mlflow_world import Proxy, make_trace
 
@@ -89,20 +90,37 @@ def test_a_double_click_makes_one_assessment(store, mine, client):
     assert len(client.get_trace(trace_id, display=False).info.assessments) == 1
 
 
-def test_an_assessment_that_the_server_loses_is_no_success(mine, store, mlflow_address):
+def test_an_assessment_that_the_server_takes_and_does_not_hold_is_no_success(mine, store, mlflow_address):
     trace_id = write(mine).mlflow_id
     store.send_waiting()
+    taken = {"assessment": {"assessment_name": "thumbs_up", "trace_id": trace_id, "feedback": {"value": True},
+                            "source": {"source_type": "HUMAN", "source_id": "a"}}}  # fmt: skip
 
-    def lose(method, path):
-        # The answer of a server that took the assessment; a proxy made it up.
-        return 200 if method == "POST" and path.endswith("/assessments") else None
+    def pretend(method, path):
+        return json.dumps(taken).encode() if method == "POST" and path.endswith("/assessments") else None
 
-    with Proxy(mlflow_address, lose) as proxy:
+    with Proxy(mlflow_address, pretend) as proxy:
         behind = MlflowFeedbackStore(mine, StaticTracking(proxy.address))
         with pytest.raises(FailedError) as caught:
             behind.give(trace_id, Feedback(thumbs_up=True), who="a")
-    assert caught.value.code.startswith(("feedback.", "mlflow."))
+    assert caught.value.code == "feedback.not_stored"
     assert store.get(trace_id, who="a") == Feedback()
+
+
+def test_an_opinion_whose_answer_was_lost_is_given_again_without_a_second(
+    mine, store, client, mlflow_address
+):
+    trace_id = write(mine).mlflow_id
+    store.send_waiting()
+    with Proxy(
+        mlflow_address, lambda method, path: "drop" if path.endswith("/assessments") else None
+    ) as proxy:
+        behind = MlflowFeedbackStore(mine, StaticTracking(proxy.address))
+        with pytest.raises(UnavailableError):
+            behind.give(trace_id, Feedback(thumbs_up=True), who="a")
+    store.give(trace_id, Feedback(thumbs_up=False), who="a")
+    (made,) = client.get_trace(trace_id, display=False).info.assessments
+    assert made.feedback.value is False
 
 
 def test_a_refused_trace_is_set_aside_and_said_and_the_others_go(store, mine):
@@ -119,9 +137,9 @@ def test_a_refused_trace_is_set_aside_and_said_and_the_others_go(store, mine):
 
 
 def test_two_processes_that_send_at_once_do_not_stumble(mine, store, mlflow_address):
-    traces = [write(mine).mlflow_id for _ in range(20)]
+    traces = [write(mine).mlflow_id for _ in range(10)]
     other = MlflowFeedbackStore(mine, StaticTracking(mlflow_address))
     with ThreadPoolExecutor(2) as pool:
         counts = list(pool.map(lambda each: each.send_waiting(), (store, other)))
-    assert sum(counts) == 20
+    assert sum(counts) == 10
     assert {store.state(trace_id).status for trace_id in traces} == {"stored"}

@@ -20,7 +20,7 @@ from dspyui.ui.frame import Page
 
 Kind = Literal["version", "run", "job", "file"]
 LISTED_RUNS: Final = 100
-LOOK_SECONDS: Final = 2.0
+LOOK_SECONDS: Final = 1.0
 # A choice that needs MLflow says why there is none.
 _REASONS: Final[Mapping[TrackingStatus, str]] = {
     "off": "ui.register.why_off",

@@ -177,6 +177,7 @@ class _Test:
 
     def _show_row(self, row: Row | None) -> None:
         """A row of a table: its inputs in the form, its outputs beside the answers to come."""
+        self._stop()
         for lane in self._lanes:
             lane.clear()
         self._expected = row
