@@ -70,8 +70,7 @@ def draw_taken(text: Text, outcome: PredictOutcome, *, mark: str) -> None:
             tokens=formats.count(used.total_tokens),
         )
     ]
-    if used.cost is not None:
-        said.append(formats.cost(used.cost))
+    said.append(text("ui.answer.no_cost") if used.cost is None else formats.cost(used.cost))
     if used.lm_cache_hits:
         said.append(text("ui.answer.cached", hits=used.lm_cache_hits))
     marked(tag("p", " · ".join(said), "d-note"), f"{mark}-took")

@@ -15,7 +15,7 @@ from dspyui.domain.storage import KeptProgram
 from dspyui.errors import BadRequestError, DSPyUIError
 from dspyui.ui import formats
 from dspyui.ui.background import Loaded, notify_error
-from dspyui.ui.elements import Region, box, button, control, labelled, marked, tag
+from dspyui.ui.elements import Region, box, button, control, labelled, link_button, marked, tag
 from dspyui.ui.frame import Page
 
 Kind = Literal["version", "run", "job", "file"]
@@ -90,7 +90,7 @@ class ProgramChooser:
     def _draw_models(self, versions: Sequence[ModelVersion]) -> None:
         text = self._text
         if not versions:
-            tag("p", text("ui.models.empty"), "d-note")
+            self._draw_none("ui.models.empty")
             return
         names = list(dict.fromkeys(version.name for version in versions))
         first = names[0]
@@ -131,6 +131,8 @@ class ProgramChooser:
     def _draw_run_list(self, runs: Sequence[RunInfo]) -> None:
         text = self._text
         shown = {f"runs:/{run.run_id}": self._run_label(run) for run in runs if _has_program(run)}
+        if not shown:
+            self._draw_none("ui.runs.empty")
         self._value = next(iter(shown), "")
         with labelled(text("ui.test.run"), text("ui.test.run_help")):
             select = ui.select(
@@ -155,7 +157,7 @@ class ProgramChooser:
     def _draw_job_list(self, programs: Sequence[KeptProgram]) -> None:
         text = self._text
         if not programs:
-            marked(tag("p", text("ui.models.no_programs"), "d-note"), "choose-none")
+            self._draw_none("ui.models.no_programs")
             return
         where = self._page.visitor.where
         shown = {f"job:{kept.job_id}": f"{kept.name} · {formats.moment(kept.at, where)}" for kept in programs}
@@ -180,6 +182,12 @@ class ProgramChooser:
             made = ui.input(placeholder="program.json", on_change=self._set_value)
             control(made, text("ui.test.path"), "choose-path").props("spellcheck=false")
         self._draw_add()
+
+    def _draw_none(self, said: str) -> None:
+        """Nothing to choose from yet, and the way to have something."""
+        with marked(box("d-row"), "choose-none"):
+            tag("p", self._text(said), "d-note")
+            link_button(self._text("ui.jobs.new"), "/", mark="first-compile", icon="bolt")
 
     def _draw_add(self) -> None:
         with box("d-row"):

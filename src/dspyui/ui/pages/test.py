@@ -65,9 +65,7 @@ class _Test:
         context.client.on_delete(self._stop)
         with page.actions:
             help_link(page.text, "test")
-            self._run_button = button(
-                self._text("ui.try.run"), self._run, mark="test-run", kind="primary", icon="play_arrow"
-            )
+            self._run_button = self._draw_run("test-run")
             self._stop_button = button(self._text("ui.test.stop"), self._stop, mark="test-stop", icon="stop")
         with card(
             self._text("ui.test.programs"), note=self._text("ui.test.programs_lead"), mark="test-programs"
@@ -171,6 +169,12 @@ class _Test:
                     value=STOP_SECONDS, min=1, max=MAX_SECONDS, precision=0, on_change=self._set_seconds
                 )
                 control(made, text("ui.test.seconds"), "test-seconds")
+            # On a phone the one at the top is far away by now.
+            with box("d-row"):
+                self._draw_run("test-run-here").bind_visibility_from(self._run_button)
+
+    def _draw_run(self, mark: str) -> ui.button:
+        return button(self._text("ui.try.run"), self._run, mark=mark, kind="primary", icon="play_arrow")
 
     def _set_seconds(self, event: Any) -> None:
         self._stop_seconds = event.value
