@@ -11,6 +11,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -326,10 +327,20 @@ def answering_child(out: TextIO) -> int:
 
 
 def _answered(settings: Settings, request: Mapping[str, Any]) -> dict[str, Any]:
-    def make_engine(lms: LMRoles) -> "DspyEngine":
-        settings.keys.mark_secret(secret_variables(lms))
-        return _engine(settings, lms, None, local_base_url=request["local_url"])
+    with ExitStack() as stack:
 
+        def make_engine(lms: LMRoles) -> "DspyEngine":
+            settings.keys.mark_secret(secret_variables(lms))
+            return stack.enter_context(
+                closing(_engine(settings, lms, None, local_base_url=request["local_url"]))
+            )
+
+        return _answered_by(settings, request, make_engine)
+
+
+def _answered_by(
+    settings: Settings, request: Mapping[str, Any], make_engine: "Callable[[LMRoles], DspyEngine]"
+) -> dict[str, Any]:
     try:
         return answer(request, make_engine, lambda: open_calls(settings.home))
     except DSPyUIError as exc:

@@ -195,11 +195,15 @@ def test_the_second_call_starts_no_process(fresh, server):
     before, phases = children(), []
     ask(fresh, server, "one", patience=Patience(on_phase=phases.append))
     (child,) = started = [each for each in children() if each not in before]
+    handles = child.num_fds()
     ask(fresh, server, "two", model="openai/other", patience=Patience(on_phase=phases.append))
     fresh.services.predict.warm()
     assert [each for each in children() if each not in before] == started == [child]
     assert phases == ["queued", "starting", "asking", "queued", "asking"]
     assert [request["model"] for request in server.requests] == ["fake", "other"]
+    # A process that stays must not gather open files, call by call, until it can open no more.
+    ask(fresh, server, "three")
+    assert child.num_fds() <= handles + 1
 
 
 def test_a_process_that_was_warmed_answers_the_first_call(fresh, server):

@@ -27,7 +27,7 @@ TEST_SECONDS, START_SECONDS = 60.0, 60.0
 TEST_PROMPT = "Reply with the word OK and nothing else."
 # The bundled model would go on talking.
 _LOCAL_TEST_TOKENS = 16
-# Each process takes about 0.2 GB. So many answer at once (four programs side by side, at least) and stay for the
+# Each process takes about 0.1 GB. So many answer at once (four programs side by side, at least) and stay for the
 # next call, for so many seconds.
 MOST_CHILDREN: Final = max(4, min(16, os.cpu_count() or 1))
 KEPT_CHILDREN: Final = 4
