@@ -292,7 +292,7 @@ def test_a_process_that_nobody_asks_ends_by_itself(server, tmp_path):
     [
         (lambda messages: chat(a=last_input(messages, "q")), None),
         (lambda _messages: "no such fields", "predict.unreadable"),
-        (lambda _messages: Fault(401, f"who is {KEY}?"), "engine.auth"),
+        (lambda _messages: Fault(400, f"who is {KEY}?"), "engine.invalid_request"),
     ],
     ids=["answered", "unreadable", "refused"],
 )

@@ -46,6 +46,8 @@ def test_while_mlflow_is_away_nothing_is_stored_and_that_is_said(service, store)
         service.give(trace_id, UP, who="a")
     assert caught.value.code == "feedback.waits"
     assert "nothing was stored" in str(caught.value)
+    assert "没有保存任何内容" in caught.value.text("zh_CN")
+    assert "does not answer" not in caught.value.text("zh_CN")
     assert (store.held, service.waiting()) == ({}, 1)
 
 

@@ -5,6 +5,7 @@ import logging
 import threading
 from typing import Any
 
+from dspyui.domain.base import Fault
 from dspyui.domain.feedback import OUTPUTS_TAG, CallTrace, Feedback, FeedbackStore
 from dspyui.domain.runs import TrackingServer
 from dspyui.domain.signatures import FieldSpec, parse_value
@@ -112,7 +113,7 @@ class FeedbackService:
             if state.status == "waiting":
                 self._store.send_waiting()
         except UnavailableError as exc:
-            raise UnavailableError("feedback.waits", problem=str(exc)) from exc
+            raise UnavailableError("feedback.waits", problem=Fault.of(exc).model_dump()) from exc
         if state.status == "refused":
             raise NotFoundError("feedback.refused", trace_id=trace_id)
 

@@ -23,9 +23,9 @@ LISTED_RUNS: Final = 100
 LOOK_SECONDS: Final = 1.0
 # A choice that needs MLflow says why there is none.
 _REASONS: Final[Mapping[TrackingStatus, str]] = {
-    "off": "ui.register.why_off",
-    "starting": "ui.register.why_starting",
-    "unreachable": "ui.register.why_unreachable",
+    "off": "ui.test.why_off",
+    "starting": "ui.test.why_starting",
+    "unreachable": "ui.test.why_unreachable",
 }
 _NEED_MLFLOW: Final = frozenset({"version", "run"})
 _ICONS: Final[Mapping[Kind, str]] = {
