@@ -179,7 +179,8 @@ class Authority:
 class Proxy:
     """A server between the client and MLflow. `rule(method, path)` may return what goes wrong with a request:
 
-    a status to answer with instead, "drop" to pass it on and lose the answer, "hang" to take it and be silent.
+    a status or a document to answer with instead, "drop" to pass it on and lose the answer, "hang" to take it and be
+    silent.
     Without the `Authorization` that it `wants` it lets nobody in; with a TLS `context` it speaks https.
     """
 
@@ -209,6 +210,9 @@ class Proxy:
                     return
                 if isinstance(fault, int):
                     self._answer(fault, {"Content-Type": "text/plain"}, b"no")
+                    return
+                if isinstance(fault, bytes):
+                    self._answer(200, {"Content-Type": "application/json"}, fault)
                     return
                 status, headers, content = self._pass_on(body)
                 if fault == "drop":

@@ -12,7 +12,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from dspyui.adapters.dbos_jobs.queue import DbosJobQueue
 from dspyui.adapters.dspy_engine.prices import ListedPrices
-from dspyui.adapters.dspy_engine.runner import ChildRunner, answer, answer_test
+from dspyui.adapters.dspy_engine.runner import ChildRunner, answer
 from dspyui.adapters.files.artifacts import FileArtifactWriter
 from dspyui.adapters.files.atomic import find_no_room
 from dspyui.adapters.files.batch_inputs import FileInputReader
@@ -34,6 +34,7 @@ from dspyui.adapters.files.uploads import FileUploadStore
 from dspyui.adapters.local_stack.local_lm import LocalLMServer
 from dspyui.adapters.local_stack.mlflow_server import MlflowServer
 from dspyui.adapters.local_stack.ports import is_free, port_holder
+from dspyui.adapters.mlflow_store.feedback import MlflowFeedbackStore, open_calls
 from dspyui.adapters.mlflow_store.registry import MlflowModelRegistry
 from dspyui.adapters.mlflow_store.run_list import MlflowRunLibrary
 from dspyui.adapters.mlflow_store.runs import MlflowRunStore
@@ -53,6 +54,7 @@ from dspyui.services.batch_run import BatchRun
 from dspyui.services.batches import BatchFiles, BatchService
 from dspyui.services.compile import CompileRun
 from dspyui.services.data import DataService
+from dspyui.services.feedback import FeedbackService
 from dspyui.services.gate import GateService
 from dspyui.services.jobs import JobService
 from dspyui.services.keys import KeyRules
@@ -102,6 +104,7 @@ class App:
         self.services.tracking.start()
         self.queue.start(works=works)
         self.services.record.start()
+        self.services.feedback.start()
         if self.services.settings.mlflow_enabled:
             threading.Thread(target=_warm_mlflow, name="warm-mlflow", daemon=True).start()
 
@@ -110,6 +113,7 @@ class App:
         self.runner.close()
         self.queue.close()
         self.services.record.close()
+        self.services.feedback.close()
         self.services.tracking.close()
         self.services.local_lm.close()
 
@@ -142,7 +146,9 @@ def make_app(settings: Settings) -> App:
         prepare=lambda job_id: _child_environment(settings, jobs, job_id, local_lm, metrics),
         on_change=lambda job_id: _after_change(jobs, batches, record, job_id),
     )
-    runner = ChildRunner(settings, local_lm, LOCAL_LM_URL)
+    runner = ChildRunner(settings, local_lm)
+    feedback = FeedbackService(settings, tracking, MlflowFeedbackStore(settings, tracking))
+    models = ModelSource(registry, runs, programs, api_base=settings.lm_api_base)
     data = DataService(FileTableReader(max_bytes=settings.max_upload_mb * 1024**2), uploads)
     run_list = RunService(MlflowRunLibrary(settings, tracking))
     gate = GateService(registry, run_list, settings.promotion_gate)
@@ -157,7 +163,7 @@ def make_app(settings: Settings) -> App:
             jobs,
             batches,
             queue,
-            ModelSource(registry, runs, programs, api_base=settings.lm_api_base),
+            models,
             BatchFiles(FileInputReader(), uploads),
             metrics,
             settings,
@@ -171,14 +177,8 @@ def make_app(settings: Settings) -> App:
             wants_record=record.wanted,
             on_described=record.wake,
         ),
-        predict=PredictService(
-            programs,
-            registry,
-            runner,
-            metrics,
-            keys=KeyRules.of(settings),
-            api_base=settings.lm_api_base,
-        ),
+        predict=PredictService(models, runner, metrics, feedback, keys=KeyRules.of(settings)),
+        feedback=feedback,
         record=record,
         waiting=WaitingService(settings, jobs, record, tracking, FileTraceSpool()),
         register=RegisterService(runs, registry, record, jobs, gate),
@@ -367,25 +367,47 @@ def _redacted(value: object, settings: Settings) -> object:
     return settings.redact(value) if isinstance(value, str) else value
 
 
-def predict_child(asked: TextIO, out: TextIO, answer: Callable[..., dict[str, Any]]) -> int:
-    """Do one thing: a request document on a line of stdin, an answer on one of `out`. Returns the exit code."""
-    from dspyui.adapters.dbos_jobs.child import die_with_parent
+def answering_child(out: TextIO) -> int:
+    """Answer requests, a line of JSON each, until the parent is gone. The first line on `out` says that it is ready."""
+    from dspyui.adapters.dbos_jobs.child import lines_from_parent
 
-    document = json.loads(asked.readline())
-    die_with_parent()
+    lines = lines_from_parent()
+    # Imported ahead of the first request, which then need not wait for it.
+    import dspyui.adapters.dspy_engine.engine  # noqa: F401
+
     settings = Settings.load()
-
-    def make_engine(lms: LMRoles) -> "DspyEngine":
-        settings.keys.mark_secret(secret_variables(lms))
-        return _engine(settings, lms, None)
-
-    try:
-        reply = answer(document, make_engine)
-    except DSPyUIError as exc:
-        failure = _failed(exc.code, exc.values, settings).failure
-        reply = {"failure": failure.model_dump(mode="json") if failure else None}
-    print(json.dumps(reply), file=out, flush=True)
+    print(json.dumps({"ready": True}), file=out, flush=True)
+    for line in lines:
+        print(json.dumps(_answered(settings, json.loads(line))), file=out, flush=True)
     return 0
+
+
+def _answered(settings: Settings, request: Mapping[str, Any]) -> dict[str, Any]:
+    with ExitStack() as stack:
+
+        def make_engine(lms: LMRoles) -> "DspyEngine":
+            settings.keys.mark_secret(secret_variables(lms))
+            return stack.enter_context(
+                closing(_engine(settings, lms, None, local_base_url=request["local_url"]))
+            )
+
+        return _answered_by(settings, request, make_engine)
+
+
+def _answered_by(
+    settings: Settings, request: Mapping[str, Any], make_engine: "Callable[[LMRoles], DspyEngine]"
+) -> dict[str, Any]:
+    try:
+        return answer(request, make_engine, lambda: open_calls(settings.home))
+    except DSPyUIError as exc:
+        told = exc
+    except Exception as exc:
+        # Anything else ends this process, and what it said on stderr is told.
+        if (full := find_no_room(exc, settings.home)) is None:
+            raise
+        told = full
+    failure = _failed(told.code, told.values, settings).failure
+    return {"failure": failure.model_dump(mode="json") if failure else None}
 
 
 def _engine(
@@ -394,6 +416,7 @@ def _engine(
     compile_sink: FileTraceSink | None,
     *,
     gate: CallGate | None = None,
+    local_base_url: str | None = None,
 ) -> "DspyEngine":
     from dspyui.adapters.dspy_engine.engine import DspyEngine
 
@@ -401,7 +424,7 @@ def _engine(
         lms,
         environment=settings.child_environment,
         cache_folder=settings.home / "cache" / "lm",
-        local_base_url=settings.child_environment.get(LOCAL_LM_URL),
+        local_base_url=local_base_url or settings.child_environment.get(LOCAL_LM_URL),
         compile_sink=compile_sink,
         metric_files=FileMetrics(settings.home),
         gate=gate,
@@ -409,17 +432,15 @@ def _engine(
 
 
 def child_main(arguments: Sequence[str]) -> int:
-    """`python -m dspyui.bootstrap compile JOB_ID`, `… batch JOB_ID`, `… predict`, `… test-lm`; for children only."""
+    """`python -m dspyui.bootstrap compile JOB_ID`, `… batch JOB_ID`, `… answer`; for children only."""
     # Libraries print; stdout carries only our own lines.
     out = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     match arguments:
         case [("compile" | "batch") as kind, job_id]:
             return job_child(kind, job_id, out)
-        case ["predict"]:
-            return predict_child(sys.stdin, out, answer)
-        case ["test-lm"]:
-            return predict_child(sys.stdin, out, answer_test)
+        case ["answer"]:
+            return answering_child(out)
         case _:
             return 2
 

@@ -1,6 +1,7 @@
 """The routes under /api: what they answer, and how they say no."""
 
 import json
+import re
 from datetime import UTC, datetime
 from urllib.parse import quote
 
@@ -162,8 +163,11 @@ def test_register_a_job_then_predict_by_stage(client, world):
     }
     assert world.registry.who == ["local"]
     asked = {"model": "产品-抽取", "stage": "Staging", "inputs": {"message": "abc"}}
-    assert client.post("/api/predict", json=asked).json() == {
-        "outputs": {"product": "ABC"}, "lm_calls": 1, "lm_cache_hits": 0, "total_tokens": 7, "seconds": 0.25,
+    found = client.post("/api/predict", json=asked).json()
+    assert re.fullmatch(r"tr-[0-9a-f]{32}", found.pop("trace_id"))
+    assert found == {
+        "outputs": {"product": "ABC"}, "model": "models:/产品-抽取/1", "lm_calls": 1, "lm_cache_hits": 0,
+        "input_tokens": 5, "output_tokens": 2, "total_tokens": 7, "cost": 0.0012, "seconds": 0.25,
     }  # fmt: skip
 
 

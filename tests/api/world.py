@@ -14,8 +14,9 @@ from dspyui.adapters.files.programs import FileProgramStore
 from dspyui.adapters.files.tables import FileTableReader
 from dspyui.adapters.files.uploads import FileUploadStore
 from dspyui.adapters.mlflow_store.spool import FileTraceSpool
+from dspyui.domain.base import Fault
 from dspyui.domain.compiles import ChatMessage, CompileResult, CompileSpec, Evaluation, RowResult, Usage
-from dspyui.domain.engine import LMReply, PredictOutcome
+from dspyui.domain.engine import LMReply, Patience, PredictOutcome, ProgramCall
 from dspyui.domain.intervals import Difference
 from dspyui.domain.jobs import JobFailure
 from dspyui.domain.lms import LMSpec, LocalLMState
@@ -29,6 +30,7 @@ from dspyui.services import Services
 from dspyui.services.batches import BatchFiles, BatchService
 from dspyui.services.data import DataService
 from dspyui.services.documents import spec_of
+from dspyui.services.feedback import FeedbackService
 from dspyui.services.gate import GateService
 from dspyui.services.jobs import JobService
 from dspyui.services.keys import KeyRules
@@ -44,7 +46,7 @@ from dspyui.services.runs import RunService
 from dspyui.services.traces import TraceService
 from dspyui.services.waiting import WaitingService
 from dspyui.settings import Settings
-from tests.contracts.fakes import InMemoryRegistry
+from tests.contracts.fakes import InMemoryRegistry, MemoryFeedback
 from tests.contracts.library import MemoryLibrary
 from tests.trace_world import MemoryTraces
 
@@ -122,17 +124,51 @@ class NoLocalLM:
 
 
 class EchoRunner:
-    """Answers every output field with the first input in capitals."""
+    """Answers every output field with the first input in capitals, in the program's own name if it has been given one.
 
-    def predict(self, program, lms, inputs) -> tuple[PredictOutcome | None, str]:
-        word = str(next(iter(inputs.values()))).upper()
-        outcome = PredictOutcome(
-            outputs={field.name: word for field in program.spec.signature.outputs},
-            prompt=(ChatMessage(role="user", content=word),),
-            usage=Usage(lm_calls=1, input_tokens=5, output_tokens=2),
+    An input that says `broken` is answered with what cannot be read, one that says `slow` waits to be cancelled, and
+    one that says `hidden` ends the process.
+    """
+
+    def __init__(self, feedback: "MemoryFeedback") -> None:
+        self._feedback = feedback
+        self.calls: list[ProgramCall] = []
+        self.warmed = 0
+
+    def warm(self) -> None:
+        self.warmed += 1
+
+    def predict(self, call: ProgramCall, patience: Patience) -> PredictOutcome:
+        self.calls.append(call)
+        patience.on_phase("asking")
+        said = str(next(iter(call.inputs.values())))
+        if "slow" in said and not patience.cancelled.wait(patience.seconds):
+            raise FailedError("predict.timeout", seconds=f"{patience.seconds:g}")
+        if patience.cancelled.is_set():
+            raise CancelledError("predict.cancelled")
+        if "hidden" in said:
+            raise FailedError("predict.died", code=-9, problem="killed")
+        is_broken = "broken" in said
+        name = call.program.spec.name
+        word = said.upper() if name == DOCUMENT["program"]["name"] else f"{name}: {said.upper()}"
+        return PredictOutcome(
+            outputs={} if is_broken else _answers(call.program, word),
+            fault=Fault(code="predict.unreadable", values={"problem": "no JSON"}) if is_broken else None,
+            prompt=(ChatMessage(role="user", content=said.upper()),),
+            usage=Usage(lm_calls=1, input_tokens=5, output_tokens=2, cost=0.0012),
             seconds=0.25,
+            trace_id=self._feedback.call(call.tags) if call.traced else None,
         )
-        return outcome, ""
+
+
+def _answers(program: CompiledProgram, word: str) -> dict[str, object]:
+    samples = {"str": word, "int": len(word), "float": 0.5, "bool": True, "list[str]": [word]}
+    fields = program.spec.signature.outputs
+    answers = {
+        field.name: samples[field.type] if field.type in samples else field.choices[0] for field in fields
+    }
+    reasons = dict.fromkeys(program.spec.module.added_outputs(), f"Because of {word}.")
+    return {**reasons, **answers}
 
 
 class EchoTester:
@@ -218,6 +254,7 @@ class MemoryRegistry(InMemoryRegistry):
     def __init__(self) -> None:
         super().__init__(MLFLOW, T0)
         self.who: list[str] = []
+        self.aliases: dict[tuple[str, str], int] = {}
 
     @property
     def kept(self) -> Sequence[ModelVersion]:
@@ -244,12 +281,16 @@ class World:
         self.library = MemoryLibrary(self.runs, self.registry)
         self.traces = MemoryTraces()
         self.tester = EchoTester()
+        self.feedback = MemoryFeedback()
+        self.runner = EchoRunner(self.feedback)
         uploads = FileUploadStore(home)
         data = DataService(FileTableReader(max_bytes=settings.max_upload_mb * 1024**2), uploads)
         record = RecordService(settings, self.jobs, self.runs, self.tracking)
         metrics = MetricService(settings, FileMetrics(home))
         run_list = RunService(self.library)
         self.gate = gate = GateService(self.registry, run_list, settings.promotion_gate)
+        models = ModelSource(self.registry, self.runs, self.programs, api_base=None)
+        feedback = FeedbackService(settings, self.tracking, self.feedback)
         self.services = Services(
             settings=settings,
             tracking=self.tracking,
@@ -261,7 +302,7 @@ class World:
                 self.jobs,
                 FileBatchStore(self.jobs),
                 self.queue,
-                ModelSource(self.registry, self.runs, self.programs, api_base=None),
+                models,
                 BatchFiles(FileInputReader(), uploads),
                 metrics,
                 settings,
@@ -275,9 +316,8 @@ class World:
                 wants_record=True,
                 on_described=record.wake,
             ),
-            predict=PredictService(
-                self.programs, self.registry, EchoRunner(), metrics, keys=KeyRules.of(settings)
-            ),
+            predict=PredictService(models, self.runner, metrics, feedback, keys=KeyRules.of(settings)),
+            feedback=feedback,
             record=record,
             waiting=WaitingService(settings, self.jobs, record, self.tracking, FileTraceSpool()),
             register=RegisterService(self.runs, self.registry, record, self.jobs, gate),

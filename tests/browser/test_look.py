@@ -37,6 +37,7 @@ class Shown:
             "/no/such/page",
             "/runs",
             "/models",
+            f"/test?model=job:{done}&data=data:{kept.digest}",
             "/settings",
             "/help",
             "/help/optimizers",

@@ -4,10 +4,12 @@ The contract tests in this folder hold these to the same behaviour as the real a
 """
 
 import json
+import secrets
 from datetime import UTC, datetime
 from urllib.parse import quote
 
 from dspyui.domain.base import Fault
+from dspyui.domain.feedback import CallTrace, Feedback
 from dspyui.domain.programs import CompiledProgram
 from dspyui.domain.registry import (
     PAGE_MODELS,
@@ -402,3 +404,68 @@ def _page(found, token, size):
     start = int(token.removeprefix("at-")) if token else 0
     following = f"at-{start + size}" if len(found) > start + size else None
     return found[start : start + size], following
+
+
+class MemoryFeedback:
+    """A FeedbackStore. `away` makes every call that needs MLflow raise UnavailableError.
+
+    `call` is what a runner does: it leaves a trace, which waits until it is sent.
+    """
+
+    def __init__(self):
+        self.away = False
+        self.held = {}
+        self.refused = set()
+        self._waiting = {}
+        self._traces = {}
+
+    def call(self, tags):
+        trace_id = f"tr-{secrets.token_hex(16)}"
+        self._waiting[trace_id] = dict(tags)
+        return trace_id
+
+    def waiting(self):
+        return len(self._waiting)
+
+    def send_waiting(self):
+        if not self._waiting:
+            return 0
+        self._reach()
+        sent = {id_: tags for id_, tags in self._waiting.items() if id_ not in self.refused}
+        self._traces |= sent
+        self._waiting.clear()
+        return len(sent)
+
+    def state(self, trace_id):
+        if trace_id in self._waiting:
+            return CallTrace(status="waiting")
+        if trace_id in self.refused:
+            return CallTrace(status="refused")
+        self.tags(trace_id)
+        url = f"{ADDRESS}/#/experiments/1/traces?selectedEvaluationId={trace_id}"
+        return CallTrace(status="stored", url=url)
+
+    def tags(self, trace_id):
+        self._reach()
+        if trace_id not in self._traces:
+            raise NotFoundError("feedback.no_trace", trace_id=trace_id)
+        return self._traces[trace_id]
+
+    def give(self, trace_id, feedback, *, who):
+        self.tags(trace_id)
+        before = self.held.get((trace_id, who), Feedback())
+        thumb = before if feedback.thumbs_up is None else feedback
+        self.held[trace_id, who] = Feedback(
+            thumbs_up=thumb.thumbs_up,
+            comment=thumb.comment,
+            correction=feedback.correction or before.correction,
+        )
+        return self.held[trace_id, who]
+
+    def get(self, trace_id, *, who):
+        self.tags(trace_id)
+        return self.held.get((trace_id, who), Feedback())
+
+    def _reach(self):
+        if self.away:
+            raise UnavailableError("mlflow.unavailable", address=ADDRESS, problem="away")

@@ -1,10 +1,13 @@
 """Trying a program: inputs are checked, and a version without its address is not sent elsewhere."""
 
+import json
 from pathlib import Path
 
 import pytest
 
 from dspyui.adapters.files.metrics import FileMetrics
+from dspyui.domain.base import Fault
+from dspyui.domain.batches import BatchModel
 from dspyui.domain.compiles import Usage
 from dspyui.domain.engine import PredictOutcome
 from dspyui.domain.lms import LMSpec
@@ -15,11 +18,14 @@ from dspyui.domain.registry import ModelVersion
 from dspyui.domain.runs import RunInfo
 from dspyui.domain.signatures import FieldSpec, SignatureSpec
 from dspyui.errors import BadRequestError, FailedError
+from dspyui.services.feedback import FeedbackService
 from dspyui.services.keys import KeyRules
 from dspyui.services.metrics import MetricService
-from dspyui.services.predict import PredictService
+from dspyui.services.model_source import ModelSource
+from dspyui.services.predict import Caller, PredictService, loose
 from dspyui.services.register import version_tags
 from dspyui.settings import Settings
+from tests.contracts.fakes import MemoryFeedback, StaticTracking
 
 KEY = {"OPENAI_API_KEY": "sk-test"}
 SIGNATURE = SignatureSpec(inputs=(FieldSpec(name="n", type="int"),), outputs=(FieldSpec(name="a"),))
@@ -35,23 +41,26 @@ def compiled(**lm):
     )
 
 
-def service(registry, runner, environment=KEY, files=None, host="127.0.0.1", **more):
-    metrics = MetricService(
-        Settings.load(Path("none"), {"DSPYUI_HOST": host}), files or FileMetrics(Path("none"))
-    )
-    return PredictService(None, registry, runner, metrics, keys=KeyRules(environment), **more)
+def service(registry, runner, environment=KEY, files=None, host="127.0.0.1", api_base=None, **settings):
+    settings = Settings.load(Path("none"), {"DSPYUI_HOST": host, **settings})
+    metrics = MetricService(settings, files or FileMetrics(Path("none")))
+    feedback = FeedbackService(settings, StaticTracking(), MemoryFeedback())
+    models = ModelSource(registry, None, None, api_base=api_base)
+    return PredictService(models, runner, metrics, feedback, keys=KeyRules(environment))
 
 
 class Runner:
     def __init__(self, problem=""):
         self.asked = []
+        self.calls = []
         self.problem = problem
 
-    def predict(self, program, lms, inputs):
-        self.asked.append((lms.task, inputs))
-        if self.problem:
-            return None, self.problem
-        return PredictOutcome(outputs={"a": "x"}, prompt=(), usage=Usage(), seconds=0.1), ""
+    def predict(self, call, _patience):
+        self.calls.append(call)
+        self.asked.append((call.lms.task, call.inputs))
+        fault = Fault(code="predict.unreadable", values={"problem": self.problem}) if self.problem else None
+        outputs = {} if fault else {"a": "x"}
+        return PredictOutcome(outputs=outputs, fault=fault, prompt=(), usage=Usage(), seconds=0.1)
 
 
 class Registry:
@@ -129,3 +138,30 @@ def test_a_version_of_a_providers_model_needs_no_address():
     runner = Runner()
     service(Registry(compiled()), runner).with_stage("m", "Staging", {"n": 1})
     assert runner.asked[0][0].api_base is None
+
+
+def test_a_call_says_in_its_tags_what_was_called_by_whom_and_from_where():
+    runner = Runner()
+    model = BatchModel(program=compiled(), uri="models:/m/3", name="m", version=3)
+    service(None, runner).ask(model, {"n": 1}, caller=Caller(who="李雷", source="api"))
+    (call,) = runner.calls
+    assert call.traced
+    expected = {
+        "dspyui.source": "api",
+        "dspyui.user": "李雷",
+        "dspyui.program": "p",
+        "dspyui.lm": "openai/m",
+        "dspyui.model": "models:/m/3",
+        "dspyui.model_name": "m",
+        "dspyui.model_version": "3",
+        "dspyui.model_digest": model.digest,
+    }
+    assert expected.items() <= call.tags.items()
+    assert [field["name"] for field in json.loads(call.tags["dspyui.outputs"])] == ["a"]
+
+
+@pytest.mark.parametrize("setting", ["MLFLOW_ENABLED", "MLFLOW_LOG_TRACES"])
+def test_without_tracking_or_traces_nothing_is_traced(setting):
+    runner = Runner()
+    service(None, runner, **{setting: "false"}).ask(loose(compiled()), {"n": 1})
+    assert not runner.calls[0].traced

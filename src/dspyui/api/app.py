@@ -3,6 +3,7 @@
 from fastapi import FastAPI
 
 from dspyui.api.batches import batch_router
+from dspyui.api.call_routes import router as call_router
 from dspyui.api.door import BodyLimit, HostGuard, SecurityHeaders
 from dspyui.api.errors import add_error_handlers
 from dspyui.api.job_routes import router as job_router
@@ -41,5 +42,6 @@ def create_api(services: Services, *, secret: str, local_user: str) -> FastAPI:
     app.include_router(batch_router)
     app.include_router(job_router)
     app.include_router(registry_router)
+    app.include_router(call_router)
     app.include_router(router)
     return app

@@ -4,11 +4,13 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from dspyui.domain.base import Notice
+from dspyui.domain.batches import BatchModel
 from dspyui.domain.compiles import Phase, TrialScore
-from dspyui.domain.engine import LMReply, PredictOutcome
+from dspyui.domain.engine import MAX_SECONDS, PREDICT_SECONDS, LMReply, PredictOutcome
+from dspyui.domain.feedback import Feedback
 from dspyui.domain.jobs import Job, JobKind, JobStatus
 from dspyui.domain.providers import KeyState
 from dspyui.domain.registry import ModelVersion, Stage
@@ -190,33 +192,81 @@ class VersionResponse(_Model):
 
 
 class PredictRequestBody(_Model):
-    """Either `job_id`, or `model` with `stage`; and one row of inputs."""
+    """A row of inputs, and whose program answers.
 
-    job_id: str | None = None
+    Exactly one of: `model` with one of `version`, `stage` and `alias`; `run_id`; `job_id`; `program`, the document
+    itself; or `model` alone when it says all of it (`models:/NAME/VERSION`, `runs:/…`, `job:…`, the path of a program
+    file). It is stopped after `seconds`.
+    """
+
     model: str | None = None
+    version: int | None = None
     stage: Stage | None = None
+    alias: str | None = None
+    run_id: str | None = None
+    job_id: str | None = None
+    program: dict[str, Any] | None = None
     inputs: dict[str, Any]
+    seconds: float = Field(default=PREDICT_SECONDS, gt=0, le=MAX_SECONDS)
 
 
 class PredictResponse(_Model):
-    """The outputs, and what they took."""
+    """The outputs, and what they took; `cost` is in US dollars, None when a price is not known.
+
+    `model` is the program that answered, `trace_id` its trace in MLflow, None when calls are not traced.
+    """
 
     outputs: dict[str, Any]
+    model: str
+    trace_id: str | None
     lm_calls: int
     lm_cache_hits: int
+    input_tokens: int
+    output_tokens: int
     total_tokens: int
+    cost: float | None
     seconds: float
 
     @classmethod
-    def of(cls, outcome: PredictOutcome) -> Self:
+    def of(cls, model: BatchModel, outcome: PredictOutcome) -> Self:
         """From the service."""
+        used = outcome.usage
         return cls(
             outputs=outcome.outputs,
-            lm_calls=outcome.usage.lm_calls,
-            lm_cache_hits=outcome.usage.lm_cache_hits,
-            total_tokens=outcome.usage.total_tokens,
+            model=model.uri,
+            trace_id=outcome.trace_id,
+            lm_calls=used.lm_calls,
+            lm_cache_hits=used.lm_cache_hits,
+            input_tokens=used.input_tokens,
+            output_tokens=used.output_tokens,
+            total_tokens=used.total_tokens,
+            cost=used.cost,
             seconds=outcome.seconds,
         )
+
+
+class FeedbackRequestBody(_Model):
+    """An opinion on one call: thumbs up or down with a comment, the output fields as they should have been, or both."""
+
+    trace_id: str
+    thumbs_up: bool | None = None
+    comment: str = ""
+    correction: dict[str, Any] | None = None
+
+
+class FeedbackResponse(_Model):
+    """What MLflow now holds of this person's on the trace."""
+
+    trace_id: str
+    who: str
+    thumbs_up: bool | None
+    comment: str
+    correction: dict[str, Any] | None
+
+    @classmethod
+    def of(cls, trace_id: str, who: str, held: Feedback) -> Self:
+        """From the service."""
+        return cls(trace_id=trace_id, who=who, **held.model_dump())
 
 
 class ProviderItem(_Model):

@@ -22,8 +22,6 @@ from dspyui.api.models import (
     LMsResponse,
     LMTestRequestBody,
     LMTestResponse,
-    PredictRequestBody,
-    PredictResponse,
     ProviderItem,
     RegisterRequestBody,
     VersionResponse,
@@ -32,7 +30,6 @@ from dspyui.api.models import (
 from dspyui.domain.compiles import CompileSpec
 from dspyui.domain.lms import LMSpec
 from dspyui.domain.programs import file_name
-from dspyui.domain.registry import STAGES
 from dspyui.errors import BadRequestError, NotFoundError
 from dspyui.i18n import Language
 from dspyui.services import Services
@@ -160,17 +157,6 @@ def register(body: RegisterRequestBody, request: Request, api: ApiDep) -> Versio
     if body.run_id is not None:
         return VersionResponse.of(service.register_run(body.run_id, who=user, stage=body.stage, **asked))
     return VersionResponse.of(service.register_job(body.job_id or "", who=user, stage=body.stage, **asked))
-
-
-@router.post("/predict")
-def predict(body: PredictRequestBody, api: ApiDep) -> PredictResponse:
-    """Run one row through the program of a job, or through the version that holds a stage."""
-    service = api.services.predict
-    if body.job_id is not None and body.model is None and body.stage is None:
-        return PredictResponse.of(service.with_job(body.job_id, body.inputs))
-    if body.job_id is None and body.model is not None and body.stage is not None:
-        return PredictResponse.of(service.with_stage(body.model, body.stage, body.inputs))
-    raise BadRequestError("api.predict_source", stages=", ".join(STAGES))
 
 
 @router.get("/lms")

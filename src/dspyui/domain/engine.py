@@ -1,13 +1,15 @@
 """What runs programs. One adapter knows DSPy; it lives in the child process."""
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
 from threading import Event
-from typing import Any, Protocol
+from typing import Any, Final, Literal, Protocol
 
 from pydantic import ConfigDict
 
-from dspyui.domain.base import Frozen
+from dspyui.domain.base import Fault, Frozen
 from dspyui.domain.compiles import ChatMessage, CompileSpec, TrialRows, Usage
 from dspyui.domain.lms import LMRoles, LMSpec
 from dspyui.domain.metrics import ScoreTools
@@ -15,7 +17,7 @@ from dspyui.domain.optimizers import OptimizerSpec
 from dspyui.domain.programs import CompiledProgram, ProgramSpec
 from dspyui.domain.signatures import Row
 from dspyui.domain.traces import Trace
-from dspyui.errors import FailedError
+from dspyui.errors import CancelledError, FailedError
 
 LiveProgram = Any
 """A program that can be called; only the engine looks inside."""
@@ -144,13 +146,28 @@ class EngineFactory(Protocol):
     def __call__(self, lms: LMRoles) -> Engine: ...
 
 
-class PredictOutcome(Frozen):
-    """One prediction: the outputs, what was sent, what it took (`seconds`)."""
+class ProgramCall(Frozen):
+    """One row for a program: who answers, and the tags of its trace when it is to be `traced`."""
 
-    outputs: dict[str, Any]
+    program: CompiledProgram
+    lms: LMRoles
+    inputs: Row
+    tags: dict[str, str] = {}
+    traced: bool = False
+
+
+class PredictOutcome(Frozen):
+    """One prediction: the outputs, or in `fault` why there are none; what was sent, what it took (`seconds`).
+
+    `trace_id` is the name of its trace in MLflow, None when none was kept.
+    """
+
+    outputs: dict[str, Any] = {}
+    fault: Fault | None = None
     prompt: tuple[ChatMessage, ...]
     usage: Usage
     seconds: float
+    trace_id: str | None = None
 
 
 class LMReply(Frozen):
@@ -161,13 +178,42 @@ class LMReply(Frozen):
     usage: Usage
 
 
-class ProgramRunner(Protocol):
-    """Runs one prediction in a process of its own, so that no face of the program imports DSPy."""
+CallPhase = Literal["queued", "starting_lm", "starting", "asking"]
+"""Where a call stands: waits for others, for the bundled model's server, for its process, for the model."""
+# A call is stopped after so many seconds unless somebody says another number, which can be no larger than this.
+PREDICT_SECONDS: Final = 300.0
+MAX_SECONDS: Final = 3600.0
 
-    def predict(
-        self, program: CompiledProgram, lms: LMRoles, inputs: Row
-    ) -> tuple[PredictOutcome | None, str]:
-        """The outcome, or None and why the reply could not be read. Raises FailedError when the LM failed."""
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long somebody waits for a call (`seconds`, all phases together), and how he says that he no longer does."""
+
+    seconds: float = PREDICT_SECONDS
+    cancelled: Event = field(default_factory=Event)
+    on_phase: Callable[[CallPhase], None] = lambda _phase: None
+
+    def check(self, end: float) -> None:
+        """Raise CancelledError when nobody waits any more, FailedError when `end` (monotonic clock) has passed."""
+        if self.cancelled.is_set():
+            raise CancelledError("predict.cancelled")
+        if time.monotonic() >= end:
+            raise FailedError("predict.timeout", seconds=f"{self.seconds:g}")
+
+
+class ProgramRunner(Protocol):
+    """Runs predictions in processes of their own, so that no face of the program imports DSPy."""
+
+    def predict(self, call: ProgramCall, patience: Patience) -> PredictOutcome:
+        """What came of it. A trace is on disk before this returns.
+
+        What the model does wrong stands in the outcome's fault. Raises FailedError when the process ends or time is
+        up, CancelledError soon after it was cancelled.
+        """
+        ...
+
+    def warm(self) -> None:
+        """Have a process ready for the next call. Returns at once."""
         ...
 
 

@@ -10,6 +10,7 @@ from dspyui.domain.storage import DataFolder, ProgramStore
 from dspyui.domain.uploads import UploadStore
 from dspyui.services.batches import BatchService
 from dspyui.services.data import DataService
+from dspyui.services.feedback import FeedbackService
 from dspyui.services.jobs import JobService
 from dspyui.services.lms import LMService
 from dspyui.services.metrics import MetricService
@@ -37,6 +38,7 @@ class Services:
     jobs: JobService
     batches: BatchService
     predict: PredictService
+    feedback: FeedbackService
     record: RecordService
     waiting: WaitingService
     register: RegisterService

@@ -37,8 +37,12 @@ def row_key(row: InputRow) -> bytes:
 
 def trace_tags(job_id: str, model: BatchModel) -> dict[str, str]:
     """What every trace of a batch is tagged with."""
+    return {"dspyui.job_id": job_id, **model_tags(model)}
+
+
+def model_tags(model: BatchModel) -> dict[str, str]:
+    """What says in a trace which program was called."""
     tags = {
-        "dspyui.job_id": job_id,
         "dspyui.model": model.uri,
         "dspyui.model_name": model.name,
         "dspyui.model_digest": model.digest,

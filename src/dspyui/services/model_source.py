@@ -14,7 +14,7 @@ _MAX_PROGRAM: Final = 256 * 1024 * 1024
 
 
 class ModelSource:
-    """Finds the program that `models:/…`, `runs:/…`, `job:…` or a path names."""
+    """Finds the program that `models:/NAME/VERSION`, `…/STAGE` or `…@ALIAS`, `runs:/…`, `job:…` or a path names."""
 
     def __init__(
         self, registry: ModelRegistry, runs: RunStore, programs: ProgramStore, *, api_base: str | None
@@ -32,7 +32,7 @@ class ModelSource:
         """
         wanted = model.strip()
         if wanted.startswith("models:/"):
-            return self._of_version(wanted, has_own_lm=has_own_lm)
+            return self.of_version(self._version(wanted), has_own_lm=has_own_lm)
         if wanted.startswith("runs:/"):
             run_id = wanted.removeprefix("runs:/").partition("/")[0]
             program = CompiledProgram.from_json(self._runs.program(run_id), where=f"Run {run_id}")
@@ -44,11 +44,14 @@ class ModelSource:
         # The folder is nobody else's business: the name stands in MLflow.
         return BatchModel(program=program, uri=Path(wanted).name, name=program.spec.name)
 
-    def _of_version(self, uri: str, *, has_own_lm: bool) -> BatchModel:
-        version = self._version(uri)
+    def of_version(self, version: ModelVersion, *, has_own_lm: bool = False) -> BatchModel:
+        """The program of a version. Raises what `get` raises.
+
+        A version keeps no address. One that was compiled against somebody's own server is not sent to the provider's
+        public one instead: raises BadRequestError when no address is set.
+        """
         program = self._registry.program(version)
         if version.tags.get(OWN_ADDRESS_TAG) == "true" and program.lm.api_base is None and not has_own_lm:
-            # Not to the provider's public address instead: it was somebody's own server.
             if self._api_base is None:
                 raise BadRequestError("predict.address_needed", name=version.name, model=program.lm.model)
             program = program.at(self._api_base)
@@ -69,9 +72,9 @@ class ModelSource:
             return self._registry.get_by_stage(name, stage)
         name, at, alias = path.rpartition("@")
         stages: dict[str, Stage] = {known: stage for stage, known in STAGE_ALIASES.items()}
+        if at and name and alias in stages:
+            return self._registry.get_by_stage(name, stages[alias])
         if at and name and alias:
-            if alias in stages:
-                return self._registry.get_by_stage(name, stages[alias])
             return self._registry.get_by_alias(name, alias)
         raise BadRequestError("batch.model_uri", uri=uri, stages=", ".join(STAGES[1:]))
 

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from functools import partial
 
 from nicegui import Client, app, ui
+from nicegui.context import context
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 
@@ -23,6 +24,7 @@ from dspyui.ui.pages.model import model_page
 from dspyui.ui.pages.models import models_page
 from dspyui.ui.pages.run_addresses import create_run_pages
 from dspyui.ui.pages.settings import settings_page
+from dspyui.ui.pages.test import test_page
 from dspyui.ui.pages.unknown import unknown_page
 from dspyui.ui.pages.version import version_page
 
@@ -90,6 +92,10 @@ def _create_reference(services: Services, page: Callable[[str], ui.page]) -> Non
         settings_page(services)
 
     _create_batch_pages(services, page)
+
+    @page("/test")
+    def _test(data: str = "", row: str = "") -> None:
+        test_page(services, context.client.request.query_params.getlist("model"), data, row)
 
 
 async def _job_or_batch(services: Services, job_id: str, rows: str) -> Response | None:

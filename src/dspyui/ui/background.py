@@ -3,6 +3,8 @@
 import asyncio
 import logging
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, Final, ParamSpec, TypeVar, cast
 
 from nicegui import app, run, ui
@@ -14,6 +16,7 @@ from dspyui.ui.elements import box, problem, sentence, skeleton
 # How soon something that was away is tried again, in seconds.
 AGAIN_SECONDS: Final = 3.0
 _log = logging.getLogger(__name__)
+_patient = ThreadPoolExecutor(max_workers=64, thread_name_prefix="patient")
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -36,6 +39,14 @@ def notify_error(error: Exception, text: Text) -> None:
         timeout=10000,
         close_button=text("ui.common.close"),
     )
+
+
+async def patiently(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """The same for a call that may take minutes: in threads of its own, so that nobody else's reading waits for it."""
+    found = await asyncio.get_running_loop().run_in_executor(_patient, partial(call, *args, **kwargs))
+    if app.is_stopping:
+        raise asyncio.CancelledError
+    return found
 
 
 class Loaded:

@@ -29,6 +29,7 @@ NAV: Final = (
     ("jobs", "/jobs", "list_alt"),
     ("runs", "/runs", "timeline"),
     ("models", "/models", "inventory_2"),
+    ("test", "/test", "science"),
     ("batch", "/batch", "table_rows"),
     ("settings", "/settings", "tune"),
     ("help", "/help", "help_outline"),

@@ -192,6 +192,11 @@ h1, h2, h3, p { margin: 0; }
 .d-cols { display: grid; grid-template-columns: repeat(2, minmax(0, 1fr)); gap: var(--s16); width: 100%; }
 .d-grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(200px, 1fr)); gap: 12px var(--s16);
   width: 100%; align-items: start; }
+/* Answers side by side, as many as there is room for. */
+.d-answers { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(260px, 100%), 1fr)); gap: var(--s16);
+  width: 100%; align-items: start; }
+.d-answers .d-facts { grid-template-columns: minmax(0, 1fr); gap: 2px; }
+.d-wrong { color: var(--bad); font-size: var(--t12); }
 .d-weights { display: grid; grid-template-columns: fit-content(60%) 120px; gap: var(--s8) var(--s16);
   align-items: center; width: 100%; overflow-wrap: anywhere; }
 /* A switch that stands alone has room for its words. */

@@ -63,7 +63,7 @@ class DspyEngine:
         lms.limit_waits()
         limit_calls()
         # DSPy reads its cache from the module's attribute at each call.
-        dspy.cache = MeteredCache(  # pyright: ignore[reportAttributeAccessIssue]
+        self._cache = dspy.cache = MeteredCache(  # pyright: ignore[reportAttributeAccessIssue]
             self._meter,
             enable_disk_cache=True,
             enable_memory_cache=gate is None,
@@ -76,6 +76,10 @@ class DspyEngine:
         self._task = self._settings(roles.task)
         self._teacher = self._settings(roles.teacher) if roles.teacher else {}
         self._prompt = self._settings(roles.prompt) if roles.prompt else self._task
+
+    def close(self) -> None:
+        """Let go of the cache's files: a process that makes an engine for each call would run out of handles."""
+        self._cache.disk_cache.close()
 
     def _settings(self, spec: LMSpec) -> dict[str, Any]:
         with self._mapped_errors():

@@ -47,7 +47,7 @@ class MlflowRunStore:
         """
         with self._access.connected() as connection:
             client = connection.client
-            experiment_id = self._ensure_experiment(client)
+            experiment_id = ensure_experiment(client, self._experiment_name)
             run = _find(client, experiment_id, record.job_id) or _create(client, experiment_id, record)
             if record.status != "RUNNING":
                 _Completion(client, run, record).send()
@@ -151,11 +151,12 @@ class MlflowRunStore:
                 if path in listed
             }
 
-    def _ensure_experiment(self, client: "MlflowClient") -> str:
-        name = self._experiment_name
-        found = client.get_experiment_by_name(name) or _create_experiment(client, name)
-        refuse_deleted(found)
-        return found.experiment_id
+
+def ensure_experiment(client: "MlflowClient", name: str) -> str:
+    """The id of the experiment, which is made when there is none. Raises FailedError when it was deleted."""
+    found = client.get_experiment_by_name(name) or _create_experiment(client, name)
+    refuse_deleted(found)
+    return found.experiment_id
 
 
 def refuse_deleted(experiment: Any) -> None:

@@ -46,13 +46,15 @@ def send_segments(
 ) -> tuple[int, int]:
     """Post every closed segment of the folder; a segment is deleted when all of it is stored or set aside.
 
-    After each segment `stop` may say that this is enough for now. Returns (stored, refused). Raises UnavailableError
-    when the server goes away, and FailedError when it takes the traces but does not link them to the Run.
+    After each segment `stop` may say that this is enough for now. A link whose `run_id` is empty says the experiment
+    alone: such traces belong to no Run. Returns (stored, refused). Raises UnavailableError when the server goes away,
+    and FailedError when it takes the traces but does not link them to the Run.
     """
     segments = closed_segments(folder)
     if not segments:
         return 0, 0
-    connection.client.get_run(link.run_id)
+    if link.run_id:
+        connection.client.get_run(link.run_id)
     sender = _Sender(connection, folder, link)
     stored: list[str] = []
     refused = 0
@@ -65,7 +67,8 @@ def send_segments(
         segment.unlink()
         if stop is not None and stop():
             break
-    _check_links(connection.client, link, stored)
+    if link.run_id:
+        _check_links(connection.client, link, stored)
     return len(stored), refused
 
 
@@ -92,7 +95,8 @@ class _Sender:
             return self._halve(batch, f"{response.status_code} {response.text[:200]}")
         response.raise_for_status()
         ids = [payload.trace_id for payload in batch]
-        self._connection.client.link_traces_to_run(ids, self._link.run_id)
+        if self._link.run_id:
+            self._connection.client.link_traces_to_run(ids, self._link.run_id)
         return ids
 
     def _halve(self, batch: Sequence[_Payload], answer: str) -> list[str]:

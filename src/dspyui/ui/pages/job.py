@@ -20,7 +20,7 @@ from dspyui.ui.components.progress import LogPanel, ProgressPanel
 from dspyui.ui.components.prompts import PromptsCard
 from dspyui.ui.components.register import Registration
 from dspyui.ui.components.result import RowsCard, asked_cost, cost_in_words, scores_card
-from dspyui.ui.components.try_it import TryCard
+from dspyui.ui.components.try_it import TryCard, test_address
 from dspyui.ui.elements import (
     Region,
     box,
@@ -324,6 +324,7 @@ class _Live:
                 view.spec.program.signature,
                 partial(self._services.predict.with_job, self._id),
                 example,
+                more=test_address(f"job:{self._id}"),
             )
             self._draw_download()
 

@@ -17,6 +17,7 @@ from dspyui.ui.components.prompts import PromptsCard
 from dspyui.ui.components.result import RowsCard, scores_card
 from dspyui.ui.components.table import Column, Table
 from dspyui.ui.components.traces import TracesCard
+from dspyui.ui.components.try_it import test_address
 from dspyui.ui.elements import (
     box,
     button,
@@ -96,6 +97,13 @@ class _Run:
             icon="delete_outline",
             label_hidden=True,
         )
+        if "program.json" in self._run.files:
+            link_button(
+                text("ui.test.nav"),
+                test_address(f"runs:/{info.run_id}"),
+                mark="test-run-program",
+                icon="science",
+            )
         if self._run.spec is not None:
             link_button(text("ui.runs.load"), f"/?run={info.run_id}", mark="load-run", icon="edit")
 

@@ -23,7 +23,7 @@ from dspyui.ui.components.result import cost_in_words, digest_fact
 from dspyui.ui.components.stages import StageCard
 from dspyui.ui.components.table import Column, Table
 from dspyui.ui.components.traces import TracesCard
-from dspyui.ui.components.try_it import TryCard
+from dspyui.ui.components.try_it import TryCard, test_address
 from dspyui.ui.elements import (
     Region,
     box,
@@ -332,6 +332,7 @@ class _Version:
             program.spec.signature,
             partial(self._services.predict.with_version, self._version),
             self._example,
+            more=test_address(self._version.model_uri),
         )
 
     def _draw_use(self, program: CompiledProgram) -> None:

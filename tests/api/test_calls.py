@@ -1,0 +1,158 @@
+"""Calling a program on one row over HTTP, and saying what its answer is worth."""
+
+import json
+
+import pytest
+
+from dspyui.domain.registry import RegisterRequest
+from tests.api.conftest import Client
+from tests.api.world import World, program
+
+EN = {"accept-language": "en"}
+INPUTS = {"message": "abc"}
+
+
+@pytest.fixture
+def version(world: World):
+    """Version 1 of `m`, in Production, with the alias `champion`."""
+    request = RegisterRequest(run_id="r1", name="m", stage="Production", who="tester")
+    made = world.registry.register(request, program(), tags={}, input_example={})
+    world.registry.aliases["m", "champion"] = 1
+    return made
+
+
+@pytest.fixture
+def call(client: Client):
+    def call(**body):
+        return client.post("/api/predict", json={"inputs": INPUTS, **body}, headers=EN)
+
+    return call
+
+
+@pytest.mark.parametrize(
+    "named",
+    [
+        {"model": "m", "version": 1},
+        {"model": "m", "stage": "Production"},
+        {"model": "m", "alias": "champion"},
+        {"model": "models:/m/1"},
+        {"model": "models:/m@champion"},
+        {"model": "models:/m/production"},
+    ],
+)
+def test_a_version_is_called_by_number_stage_or_alias(call, version, named):
+    answer = call(**named).json()
+    assert (answer["outputs"], answer["model"]) == ({"product": "ABC"}, version.model_uri)
+
+
+def test_a_run_a_job_a_file_and_a_document(call, world, tmp_path):
+    job_id = world.done()
+    world.services.record.ensure_run(job_id)
+    path = tmp_path / "p.json"
+    path.write_text(program().to_json())
+    document = json.loads(program().to_json())
+    for named, uri in (
+        ({"run_id": f"run-{job_id}"}, f"runs:/run-{job_id}"),
+        ({"model": f"runs:/run-{job_id}"}, f"runs:/run-{job_id}"),
+        ({"job_id": job_id}, f"job:{job_id}"),
+        ({"model": str(path)}, "p.json"),
+        ({"program": document}, "program"),
+    ):
+        answer = call(**named)
+        assert answer.status_code == 200, answer.text
+        assert (answer.json()["outputs"], answer.json()["model"]) == ({"product": "ABC"}, uri)
+
+
+@pytest.mark.parametrize(
+    "named",
+    [
+        {},
+        {"model": "m"},
+        {"version": 1},
+        {"model": "m", "version": 1, "alias": "champion"},
+        {"model": "models:/m/1", "version": 1},
+        {"model": "models:/m/1", "job_id": "j"},
+        {"run_id": "r", "job_id": "j"},
+        {"run_id": "r", "stage": "Production"},
+    ],
+)
+def test_none_or_more_than_one_program_is_refused(call, version, named):
+    answer = call(**named)
+    assert (answer.status_code, answer.json()["code"]) == (400, "api.predict_source")
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "code"),
+    [
+        ({"model": "m", "version": 9}, 404, "job.unknown"),
+        ({"program": {"x": 1}}, 400, "program.unreadable"),
+        ({"model": "no/such.json"}, 404, "batch.model_missing"),
+        ({"model": "m", "version": 1, "inputs": {}}, 400, "value.missing"),
+        ({"model": "m", "version": 1, "seconds": 0}, 400, "api.body"),
+        ({"model": "m", "version": 1, "inputs": {"message": "broken"}}, 500, "predict.unreadable"),
+        (
+            {"model": "m", "version": 1, "inputs": {"message": "slow"}, "seconds": 0.05},
+            500,
+            "predict.timeout",
+        ),
+    ],
+)
+def test_what_goes_wrong_is_said(call, version, body, status, code):
+    answer = call(**body)
+    assert (answer.status_code, answer.json()["code"]) == (status, code)
+
+
+def test_a_call_is_traced_as_the_apis(call, world, version):
+    answer = call(model="m", version=1).json()
+    (tags,) = [made.tags for made in world.runner.calls]
+    assert (tags["dspyui.source"], tags["dspyui.user"]) == ("api", "local")
+    assert answer["trace_id"].startswith("tr-")
+
+
+def test_feedback_is_kept_with_the_trace_and_changed_by_the_next(call, client, world, version):
+    trace_id = call(model="m", version=1).json()["trace_id"]
+    given = {
+        "trace_id": trace_id,
+        "thumbs_up": False,
+        "comment": "no lamp",
+        "correction": {"product": "lamp"},
+    }
+    answer = client.post("/api/feedback", json=given)
+    assert (answer.status_code, answer.json()) == (200, {**given, "who": "local"})
+    changed = client.post("/api/feedback", json={"trace_id": trace_id, "thumbs_up": True}).json()
+    assert changed == {**given, "thumbs_up": True, "comment": "", "who": "local"}
+    assert client.get(f"/api/feedback/{trace_id}").json() == changed
+
+
+def test_feedback_on_an_unknown_trace_is_no_success(client):
+    body = {"trace_id": "tr-" + "0" * 32, "thumbs_up": True}
+    for answer in (
+        client.post("/api/feedback", json=body, headers=EN),
+        client.get(f"/api/feedback/{body['trace_id']}", headers=EN),
+    ):
+        assert (answer.status_code, answer.json()["code"]) == (404, "feedback.no_trace")
+        assert "nothing was stored" in answer.json()["message"]
+
+
+def test_feedback_while_mlflow_is_away_is_503(call, client, world, version):
+    trace_id = call(model="m", version=1).json()["trace_id"]
+    world.feedback.away = True
+    answer = client.post("/api/feedback", json={"trace_id": trace_id, "thumbs_up": True}, headers=EN)
+    assert (answer.status_code, answer.json()["code"]) == (503, "feedback.waits")
+    assert world.feedback.held == {}
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        ({}, "feedback.empty"),
+        ({"comment": "x"}, "feedback.comment_alone"),
+        ({"correction": {"produkt": "x"}}, "feedback.field"),
+        ({"correction": {"product": None}}, "value.missing"),
+        ({"thumbs": True}, "api.body"),
+    ],
+)
+def test_feedback_that_does_not_fit_is_refused(call, client, version, body, code):
+    trace_id = call(model="m", version=1).json()["trace_id"]
+    answer = client.post("/api/feedback", json={"trace_id": trace_id, **body}, headers=EN)
+    assert (answer.status_code, answer.json()["code"]) == (400, code)

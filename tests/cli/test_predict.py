@@ -1,0 +1,61 @@
+"""`dspyui predict`: one row, its answer, and where its trace is."""
+
+import json
+
+import pytest
+
+from tests.batch_world import program, second_word
+from tests.fake_openai import FakeOpenAI
+
+
+@pytest.fixture
+def file(tmp_path):
+    with FakeOpenAI(second_word) as lm:
+        path = tmp_path / "things.json"
+        path.write_text(program(lm.base_url).to_json())
+        yield str(path), lm
+
+
+@pytest.mark.parametrize(
+    ("given", "code"),
+    [("{", "cli.predict_input"), ("[1]", "cli.predict_object"), ('{"message": null}', "value.missing")],
+)
+def test_an_input_that_is_no_row_is_refused(dspyui, file, given, code):
+    said = dspyui("predict", "--model", file[0], "--input", given, "--json")
+    assert (said.code, said.document["error"]["code"]) == (2, code)
+
+
+def test_a_program_that_is_not_there_is_refused(dspyui):
+    said = dspyui("predict", "--model", "no.json", "--input", "{}", "--json")
+    assert (said.code, said.document["error"]["code"]) == (2, "batch.model_missing")
+
+
+def test_one_row_is_answered_and_its_trace_waits_for_the_pages(dspyui, file):
+    said = dspyui(
+        "predict", "--model", file[0], "--input", json.dumps({"message": "My lamp broke."}), "--json"
+    )
+    assert said.code == 0, said.err
+    document = said.document
+    assert (document["outputs"], document["status"], document["model"]) == (
+        {"product": "lamp"},
+        "done",
+        "things.json",
+    )
+    assert document["trace"] == "waiting"
+    assert document["trace_id"].startswith("tr-")
+    assert document["lm_calls"] == 1
+
+
+@pytest.mark.slow
+def test_with_mlflow_given_the_trace_is_sent(dspyui, file, mlflow_address, monkeypatch):
+    from mlflow import MlflowClient
+
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_address)
+    said = dspyui("predict", "--model", file[0], "--input", json.dumps({"message": "My lamp broke."}))
+    assert said.code == 0, said.err
+    assert said.out.startswith("product: lamp\n")
+    trace_id = said.out.split("Trace in MLflow: ")[1].strip()
+    found = MlflowClient(mlflow_address).get_trace(trace_id, display=False)
+    assert found.info.tags["dspyui.source"] == "cli"
+    refused = dspyui("predict", "--model", file[0], "--input", '{"message": "x"}', "--seconds", "0")
+    assert refused.code == 2
