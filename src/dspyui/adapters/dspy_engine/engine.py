@@ -62,8 +62,7 @@ class DspyEngine:
         self._meter = Meter(self._redact, gate)
         lms.limit_waits()
         limit_calls()
-        # DSPy reads its cache from the module's attribute at each call.
-        self._cache = dspy.cache = MeteredCache(  # pyright: ignore[reportAttributeAccessIssue]
+        self._cache = MeteredCache(
             self._meter,
             enable_disk_cache=True,
             enable_memory_cache=gate is None,
@@ -71,6 +70,8 @@ class DspyEngine:
             disk_size_limit_bytes=CACHE_BYTES,
             restrict_pickle=True,
         )
+        # DSPy reads its cache from the module's attribute at each call.
+        dspy.cache = self._cache  # pyright: ignore[reportAttributeAccessIssue]
         if local_base_url is not None:
             lms.register_local(local_base_url)
         self._task = self._settings(roles.task)
@@ -79,7 +80,9 @@ class DspyEngine:
 
     def close(self) -> None:
         """Let go of the cache's files: a process that makes an engine for each call would run out of handles."""
-        self._cache.disk_cache.close()
+        disk = self._cache.disk_cache
+        if not isinstance(disk, dict):  # DSPy's stand-in when there is no cache on disk
+            disk.close()
 
     def _settings(self, spec: LMSpec) -> dict[str, Any]:
         with self._mapped_errors():
