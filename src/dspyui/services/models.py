@@ -97,9 +97,9 @@ class ModelService:
         """The version that a rollback would put into Production; None when there was none before."""
         held = self._registry.get_model(name).production
         holder = None if held is None else held.version
-        known = previous_production(self._registry.search_versions(name, promoted=True), holder)
-        # Only where nothing is marked is every version's record read, of which there may be a thousand.
-        return known or previous_production(self._registry.search_versions(name), holder)
+        # Only where nothing is marked, by an earlier DSPyUI, is every record read, of which there may be a thousand.
+        versions = self._registry.search_versions(name, promoted=True) or self._registry.search_versions(name)
+        return previous_production(versions, holder)
 
     def roll_back(self, name: str, *, who: str, why: str) -> ModelVersion:
         """Put the version back that was in Production before. The gate is not asked: it was good enough once.
