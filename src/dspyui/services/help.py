@@ -22,8 +22,12 @@ def help_folder() -> Path:
 
 
 def help_text(topic: str, language: Language) -> str:
-    """A document as Markdown; its links to other documents lead to their pages. Raises NotFoundError."""
+    """A document as Markdown, below a page's own heading; its links to other documents lead to their pages.
+
+    Raises NotFoundError.
+    """
     if topic not in TOPICS:
         raise NotFoundError("help.unknown", topic=topic[:100])
     path = help_folder() / f"{topic}{_SUFFIXES[language]}.md"
-    return _LINK.sub(r"](/help/\1)", path.read_text(encoding="utf-8"))
+    content = path.read_text(encoding="utf-8").replace("# ", "## ", 1)
+    return _LINK.sub(r"](/help/\1)", content)
