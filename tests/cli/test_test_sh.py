@@ -58,7 +58,7 @@ def test_all_locks_are_installed_and_every_check_runs(checkout: Checkout) -> Non
         "ruff format --check .",
         "lint-imports ",
         "basedpyright ",
-        "-m pytest -m not slow",
+        "-m pytest -m not slow -n 2 --dist loadfile",
     ]
     assert not any(line.startswith(("apt-get", "playwright")) for line in checkout.asked)
 
