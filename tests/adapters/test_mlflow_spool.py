@@ -1,5 +1,6 @@
 """Traces on disk: nothing finished is lost, nothing torn is sent, a live writer is left alone."""
 
+import fcntl
 import os
 import subprocess
 import sys
@@ -115,6 +116,36 @@ def test_a_killed_process_loses_no_finished_trace_and_a_live_one_is_left_alone(t
         process.wait(10)
     assert alive == []
     assert ids(folder) == written
+
+
+def just_before_a_lock(monkeypatch, kind, act):
+    """Has `act` done once, right before somebody takes a lock of that kind."""
+    lock, acts = fcntl.flock, [act]
+
+    def locked(file, asked):
+        if asked == kind and acts:
+            acts.pop()()
+        lock(file, asked)
+
+    monkeypatch.setattr(fcntl, "flock", locked)
+
+
+def test_a_segment_that_is_just_being_opened_is_not_taken_for_an_abandoned_one(tmp_path, monkeypatch):
+    looked, sink, trace = [], FileTraceSink(tmp_path), make_trace()
+    just_before_a_lock(monkeypatch, fcntl.LOCK_EX, lambda: looked.append(closed_segments(tmp_path)))
+    sink.write(trace)
+    sink.close()
+    assert looked == [[]]
+    assert ids(tmp_path) == [trace.trace_id]
+
+
+def test_a_segment_that_is_closed_while_it_is_looked_at_is_found(tmp_path, monkeypatch):
+    sink, trace = FileTraceSink(tmp_path), make_trace()
+    sink.write(trace)
+    # As one that was listed and is gone when it is opened.
+    (tmp_path / "gone.part").symlink_to("nowhere")
+    just_before_a_lock(monkeypatch, fcntl.LOCK_EX | fcntl.LOCK_NB, sink.close)
+    assert ids(tmp_path) == [trace.trace_id]
 
 
 def test_odd_values_do_not_break_a_trace(tmp_path):

@@ -23,6 +23,8 @@ from dspyui.adapters.mlflow_store.otlp import to_otlp
 from dspyui.domain.traces import FULL_MARK, SpoolState, Trace
 
 PART, SEGMENT, REFUSED = ".part", ".otlp", ".refused"
+# A segment in the moment before its writer has locked it; it is empty.
+_UNLOCKED: Final = ".new"
 # How long a look at all folders counts, in seconds, and how often somebody who waits for room looks again.
 _LOOK_SECONDS: Final = 2.0
 _WAIT_SECONDS: Final = 0.5
@@ -114,9 +116,11 @@ class TraceRoom:
 
 class _Segment:
     def __init__(self, folder: Path) -> None:
-        self._path = folder / f"{os.getpid()}-{secrets.token_hex(6)}{PART}"
-        self._file = self._path.open("xb", buffering=0)
+        draft = folder / f"{os.getpid()}-{secrets.token_hex(6)}{_UNLOCKED}"
+        self._file = draft.open("xb", buffering=0)
         fcntl.flock(self._file, fcntl.LOCK_EX)
+        # Only now: whoever sends takes an unlocked `.part` for one that a dead process has left.
+        self._path = draft.rename(draft.with_suffix(PART))
         self._traces = 0
         self._bytes = 0
 
@@ -212,8 +216,10 @@ def waiting_size(folder: Path) -> int:
 def closed_segments(folder: Path) -> Sequence[Path]:
     """The segments that can be sent, those included that a dead process left open."""
     for part in folder.glob(f"*{PART}"):
-        if _is_abandoned(part):
-            part.rename(part.with_suffix(SEGMENT))
+        # Its writer may close it, and so rename it, while it is looked at.
+        with suppress(FileNotFoundError):
+            if _is_abandoned(part):
+                part.rename(part.with_suffix(SEGMENT))
     return sorted(folder.glob(f"*{SEGMENT}"))
 
 
