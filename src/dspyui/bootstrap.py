@@ -274,7 +274,7 @@ def _compile(settings: Settings, jobs: FileJobStore, job_id: str) -> None:
     folder = jobs.folder(job_id) / "traces"
     # An earlier attempt's traces are of calls that this attempt makes again.
     for left in folder.glob("*") if folder.is_dir() else ():
-        left.unlink()
+        left.unlink(missing_ok=True)  # a job that waited for room takes its mark away by itself
     traced = settings.mlflow_enabled and settings.mlflow_log_traces
     room = _trace_room(settings, jobs, job_id)
     eval_sink = FileTraceSink(folder, room) if traced and settings.mlflow_log_traces_from_eval else None
