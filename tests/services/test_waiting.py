@@ -6,6 +6,8 @@ import pytest
 
 from dspyui.adapters.files.jobs import FileJobStore
 from dspyui.adapters.mlflow_store.spool import FileTraceSink, FileTraceSpool
+from dspyui.cli import send
+from dspyui.cli.console import Console
 from dspyui.domain.jobs import RecordState
 from dspyui.errors import UnavailableError
 from dspyui.services.record import RecordService
@@ -114,9 +116,7 @@ def test_what_still_waits_says_why(store, server, make):
     server.away = True
     sent = make().send_now()
     assert (sent.records, sent.traces, sent.left.records, codes(sent)) == (0, 0, 1, ["tracking.unreachable"])
-    assert "http://x 无响应" in sent.reasons[0].sentence("zh_CN") or "http://x" in sent.reasons[0].sentence(
-        "zh_CN"
-    )
+    assert "http://x 上的 MLflow 没有应答" in sent.reasons[0].sentence("zh_CN")
     assert codes(make(MLFLOW_ENABLED="false").send_now()) == ["record.tracking_off"]
 
 
@@ -149,6 +149,15 @@ def test_very_much_is_sent_in_pieces_and_said_to_go_on(store, server, make):
     assert sent.left.records == 1
     sent = make().send_now()
     assert (sent.records, sent.traces, codes(sent)) == (1, 5, [])
+
+
+def test_the_command_goes_on_only_while_something_goes(store, make, monkeypatch):
+    finished(store)
+    monkeypatch.setattr(send, "PIECE_SECONDS", -1.0)
+    sent = send.send_all(Console("en_US", as_json=False), make())
+    assert (sent.left.records, codes(sent)) == (1, ["record.goes_on"])
+    monkeypatch.undo()
+    assert send.send_all(Console("en_US", as_json=False), make()).records == 1
 
 
 def test_traces_that_belong_to_no_job_are_counted_and_sent_too(store, server, make, tmp_path):

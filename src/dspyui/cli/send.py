@@ -31,12 +31,13 @@ def add(app: typer.Typer, flags: Flags, cls: type[TyperCommand]) -> None:
 
 
 def send_all(console: Console, service: WaitingService) -> Sent:
-    """Piece by piece, until nothing more can be sent."""
+    """Piece by piece, as long as there is more and some of it goes."""
     records = traces = 0
     while True:
         sent = service.send_now(seconds=PIECE_SECONDS)
         records, traces = records + sent.records, traces + sent.traces
-        if not any(reason.code == "record.goes_on" for reason in sent.reasons):
+        goes_on = any(reason.code == "record.goes_on" for reason in sent.reasons)
+        if not goes_on or not (sent.records or sent.traces):
             return sent.model_copy(update={"records": records, "traces": traces})
         console.note(console.text("cli.send.so_far", traces=traces, left=sent.left.traces))
 
