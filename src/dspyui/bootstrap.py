@@ -34,7 +34,7 @@ from dspyui.adapters.files.uploads import FileUploadStore
 from dspyui.adapters.local_stack.local_lm import LocalLMServer
 from dspyui.adapters.local_stack.mlflow_server import MlflowServer
 from dspyui.adapters.local_stack.ports import is_free, port_holder
-from dspyui.adapters.mlflow_store.feedback import MlflowFeedbackStore, open_calls
+from dspyui.adapters.mlflow_store.feedback import MlflowFeedbackStore, calls_folder, open_calls
 from dspyui.adapters.mlflow_store.registry import MlflowModelRegistry
 from dspyui.adapters.mlflow_store.run_list import MlflowRunLibrary
 from dspyui.adapters.mlflow_store.runs import MlflowRunStore
@@ -180,7 +180,9 @@ def make_app(settings: Settings) -> App:
         predict=PredictService(models, runner, metrics, feedback, keys=KeyRules.of(settings)),
         feedback=feedback,
         record=record,
-        waiting=WaitingService(settings, jobs, record, tracking, FileTraceSpool()),
+        waiting=WaitingService(
+            settings, jobs, record, tracking, FileTraceSpool(), loose={calls_folder(home): feedback.send}
+        ),
         register=RegisterService(runs, registry, record, jobs, gate),
         reuse=ReuseService(jobs, runs, data, metrics),
         runs=runs,
@@ -322,11 +324,14 @@ def _batch(settings: Settings, jobs: FileJobStore, job_id: str) -> None:
 
 
 def _trace_room(settings: Settings, jobs: FileJobStore, job_id: str) -> TraceRoom:
-    """What the traces of all jobs together may take; the job's log tells when this one has to wait for some."""
+    """What the traces of all jobs and single calls together may take.
+
+    The job's log tells when it has to wait for some.
+    """
 
     def folders() -> Sequence[Path]:
         # Those of other jobs are not sent, so nobody may wait for them to go.
-        found: list[Path] = []
+        found = [calls_folder(settings.home)]
         for waiting in jobs.pending_records():
             with suppress(NotFoundError):  # deleted since it was listed
                 found.append(jobs.folder(waiting) / "traces")

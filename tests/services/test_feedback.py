@@ -123,3 +123,12 @@ def test_what_waits_is_sent_by_itself_once_mlflow_answers(service, store, tracki
     state = service.trace(trace_id)
     assert state.status == "stored"
     assert trace_id in state.url
+
+
+def test_what_the_last_call_has_left_is_still_sent_at_the_end(service, store, tracking):
+    tracking.away = store.away = True
+    service.start()
+    store.call({})
+    tracking.away = store.away = False
+    service.close()
+    assert service.waiting() == 0

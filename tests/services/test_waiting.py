@@ -1,20 +1,24 @@
 """What waits for MLflow: how much, how old, and an honest account of sending it."""
 
+import threading
 from datetime import timedelta
 
 import pytest
 
 from dspyui.adapters.files.jobs import FileJobStore
+from dspyui.adapters.mlflow_store.feedback import calls_folder, open_calls
 from dspyui.adapters.mlflow_store.spool import FileTraceSink, FileTraceSpool
+from dspyui.bootstrap import _trace_room, make_app
 from dspyui.cli import send
 from dspyui.cli.console import Console
 from dspyui.domain.jobs import RecordState
-from dspyui.errors import UnavailableError
+from dspyui.errors import FailedError, UnavailableError
 from dspyui.services.record import RecordService
 from dspyui.services.waiting import Waiting, WaitingService
 from dspyui.settings import Settings
 from tests.mlflow_world import make_trace
 from tests.services.test_record import ROWS, START, Server, finished, spec
+from tests.waiting import wait_until
 
 
 class Tracked(Server):
@@ -167,7 +171,7 @@ def test_traces_that_belong_to_no_job_are_counted_and_sent_too(store, server, ma
         sink.write(make_trace())
     sink.close()
 
-    def send():
+    def send(_stop):
         found = list(folder.iterdir())
         for file in found:
             file.unlink()
@@ -179,3 +183,49 @@ def test_traces_that_belong_to_no_job_are_counted_and_sent_too(store, server, ma
     assert found.size > 0
     sent = service.send_now()
     assert (sent.records, sent.traces, sent.left.traces, sent.reasons) == (0, 2, 0, ())
+
+
+@pytest.mark.parametrize(
+    ("problem", "code"),
+    [(FailedError("run.experiment_deleted", name="x", experiment_id="1"), "run.experiment_deleted"),
+     (PermissionError("spool"), "record.calls_broken")],
+)  # fmt: skip
+def test_calls_that_cannot_be_sent_hold_up_no_record(store, make, tmp_path, problem, code):
+    finished(store)
+
+    def send(_stop):
+        raise problem
+
+    sent = make(loose={tmp_path / "calls": send}).send_now()
+    assert (sent.records, codes(sent)) == (1, [code])
+
+
+def test_calls_are_sent_no_longer_than_the_piece_lasts(make, tmp_path):
+    asked = []
+
+    def send(stop):
+        asked.append(stop())
+        return 1
+
+    service = make(loose={tmp_path / "calls": send})
+    assert (codes(service.send_now(seconds=-1)), codes(service.send_now())) == (["record.goes_on"], [])
+    assert asked == [True, False]
+
+
+def test_the_traces_of_single_calls_wait_and_take_up_the_room_of_all(settings):
+    settings = settings.model_copy(update={"trace_disk_mb": 1})
+    sink = open_calls(settings.home)
+    sink.write(make_trace(size=1_000_000))
+    sink.close()
+    assert make_app(settings).services.waiting.look().traces == 1
+    jobs = FileJobStore(settings.home)
+    job = jobs.create(spec(), ROWS, title="t", who="anna")
+    folder = jobs.folder(job.id) / "traces"
+    folder.mkdir()
+    thread = threading.Thread(target=_trace_room(settings, jobs, job.id).wait, args=(folder,), daemon=True)
+    thread.start()
+    wait_until((folder / "full").exists)
+    for segment in calls_folder(settings.home).glob("*.otlp"):
+        segment.unlink()
+    thread.join(60)
+    assert not thread.is_alive()

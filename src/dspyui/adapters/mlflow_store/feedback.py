@@ -4,7 +4,7 @@ import fcntl
 import json
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -53,7 +53,7 @@ class MlflowFeedbackStore:
         """See the protocol."""
         return sum(1 for _ in self._segments())
 
-    def send_waiting(self) -> int:
+    def send_waiting(self, stop: Callable[[], bool] | None = None) -> int:
         """See the protocol. One process at a time; whoever waits for it then finds nothing left."""
         if not self.waiting():
             return 0
@@ -62,7 +62,7 @@ class MlflowFeedbackStore:
                 return 0
             experiment_id = ensure_experiment(connection.client, self._experiment_name)
             link = RunLink(run_id="", experiment_id=experiment_id, url="")
-            stored, _refused = send_segments(connection, self._folder, link)
+            stored, _refused = send_segments(connection, self._folder, link, stop)
         return stored
 
     def state(self, trace_id: str) -> CallTrace:
