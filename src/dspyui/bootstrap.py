@@ -207,6 +207,9 @@ def _after_change(jobs: FileJobStore, batches: FileBatchStore, record: RecordSer
             batches.clear_target(job_id)
     except NotFoundError:
         _log.warning("Job %s was deleted before it was tidied up", job_id)
+    except (DSPyUIError, OSError):
+        # The queue goes on: what lies there harms no other job.
+        _log.exception("Job %s could not be tidied up", job_id)
 
 
 # What each kind of job asks for: its LMs, and the metrics that may be a person's own.
