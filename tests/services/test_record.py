@@ -23,7 +23,7 @@ from dspyui.errors import FailedError, NotFoundError, UnavailableError
 from dspyui.services.documents import parse_spec
 from dspyui.services.record import RecordService
 from dspyui.settings import Settings
-from tests.waiting import wait_until
+from tests.waiting import close_before_the_clear, wait_until
 
 START = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 ROWS = [{"q": str(i), "a": str(i)} for i in range(10)]
@@ -560,3 +560,9 @@ def test_a_compile_that_waits_for_room_has_its_traces_sent_before_it_ends(store,
     state = service.send(job.id)
     assert (state.status, state.traces_sent) == ("pending", 1)
     assert server.traces == [(f"run-{job.id}", "1.otlp")]
+
+
+def test_a_close_at_the_wrong_moment_is_not_slept_over(make):
+    service = make()
+    close_before_the_clear(service)
+    service._loop()

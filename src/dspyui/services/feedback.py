@@ -60,8 +60,11 @@ class FeedbackService:
 
     def _loop(self) -> None:
         delay = FIRST_DELAY
-        while not self._closing.is_set():
+        while True:
             self._wake.clear()
+            # After the clear: a close that comes in between has set it, and must not be slept over.
+            if self._closing.is_set():
+                break
             delay = FIRST_DELAY if self._send_quietly() else min(delay * 2, LONGEST_DELAY)
             # While the server comes up or is away, its own watcher knows first; looking often costs nothing.
             self._wake.wait(FIRST_DELAY if self._tracking.state().status != "ready" else delay)
@@ -119,6 +122,7 @@ class FeedbackService:
             state = self._store.state(trace_id)
             if state.status == "waiting":
                 self._store.send_waiting()
+                state = self._store.state(trace_id)
         except UnavailableError as exc:
             raise UnavailableError("feedback.waits", problem=Fault.of(exc).model_dump()) from exc
         if state.status == "refused":

@@ -94,8 +94,11 @@ class RecordService:
 
     def _loop(self) -> None:
         delay = FIRST_DELAY
-        while not self._closing.is_set():
+        while True:
             self._wake.clear()
+            # After the clear: a close that comes in between has set it, and must not be slept over.
+            if self._closing.is_set():
+                break
             delay = FIRST_DELAY if self._send_pending() else min(delay * 2, LONGEST_DELAY)
             # While the server comes up or is away, its own watcher knows first; look often, it costs nothing.
             self._wake.wait(FIRST_DELAY if self._tracking.state().status != "ready" else delay)

@@ -51,7 +51,7 @@ class MlflowFeedbackStore:
 
     def waiting(self) -> int:
         """See the protocol."""
-        return sum(1 for _ in self._segments())
+        return len({segment.stem for segment in self._segments()})
 
     def send_waiting(self, stop: Callable[[], bool] | None = None) -> int:
         """See the protocol. One process at a time; whoever waits for it then finds nothing left."""
@@ -99,7 +99,8 @@ class MlflowFeedbackStore:
             return _said_by(_info(_client(connection), connection, trace_id), who)
 
     def _segments(self) -> Iterator[Path]:
-        for ending in (SEGMENT, PART):
+        # In this order: one that is closed in between is seen twice, and never missed.
+        for ending in (PART, SEGMENT):
             yield from self._folder.glob(f"*{ending}")
 
     def _is_waiting(self, trace_id: str) -> bool:
