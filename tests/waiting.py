@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import psutil
 
@@ -26,3 +27,17 @@ def wait_ended(processes: Iterable[psutil.Process]) -> None:
     """Return once every one of them has ended. Raises AssertionError when one goes on."""
     left = list(processes)
     wait_until(lambda: all(has_ended(process) for process in left))
+
+
+def close_before_the_clear(service: Any) -> None:
+    """Have a sender closed right before it takes back that it was woken; to sleep then is an error."""
+    clear = service._wake.clear
+
+    def closed_first() -> None:
+        service.close()
+        clear()
+
+    def sleep(_seconds: float) -> None:
+        raise AssertionError("it sleeps, and nobody will wake it")
+
+    service._wake.clear, service._wake.wait = closed_first, sleep

@@ -34,7 +34,7 @@ from dspyui.adapters.files.uploads import FileUploadStore
 from dspyui.adapters.local_stack.local_lm import LocalLMServer
 from dspyui.adapters.local_stack.mlflow_server import MlflowServer
 from dspyui.adapters.local_stack.ports import is_free, port_holder
-from dspyui.adapters.mlflow_store.feedback import MlflowFeedbackStore, open_calls
+from dspyui.adapters.mlflow_store.feedback import MlflowFeedbackStore, calls_folder, open_calls
 from dspyui.adapters.mlflow_store.registry import MlflowModelRegistry
 from dspyui.adapters.mlflow_store.run_list import MlflowRunLibrary
 from dspyui.adapters.mlflow_store.runs import MlflowRunStore
@@ -180,7 +180,9 @@ def make_app(settings: Settings) -> App:
         predict=PredictService(models, runner, metrics, feedback, keys=KeyRules.of(settings)),
         feedback=feedback,
         record=record,
-        waiting=WaitingService(settings, jobs, record, tracking, FileTraceSpool()),
+        waiting=WaitingService(
+            settings, jobs, record, tracking, FileTraceSpool(), loose={calls_folder(home): feedback.send}
+        ),
         register=RegisterService(runs, registry, record, jobs, gate),
         reuse=ReuseService(jobs, runs, data, metrics),
         runs=runs,
@@ -205,6 +207,9 @@ def _after_change(jobs: FileJobStore, batches: FileBatchStore, record: RecordSer
             batches.clear_target(job_id)
     except NotFoundError:
         _log.warning("Job %s was deleted before it was tidied up", job_id)
+    except (DSPyUIError, OSError):
+        # The queue goes on: what lies there harms no other job.
+        _log.exception("Job %s could not be tidied up", job_id)
 
 
 # What each kind of job asks for: its LMs, and the metrics that may be a person's own.
@@ -274,7 +279,7 @@ def _compile(settings: Settings, jobs: FileJobStore, job_id: str) -> None:
     folder = jobs.folder(job_id) / "traces"
     # An earlier attempt's traces are of calls that this attempt makes again.
     for left in folder.glob("*") if folder.is_dir() else ():
-        left.unlink()
+        left.unlink(missing_ok=True)  # a job that waited for room takes its mark away by itself
     traced = settings.mlflow_enabled and settings.mlflow_log_traces
     room = _trace_room(settings, jobs, job_id)
     eval_sink = FileTraceSink(folder, room) if traced and settings.mlflow_log_traces_from_eval else None
@@ -322,11 +327,14 @@ def _batch(settings: Settings, jobs: FileJobStore, job_id: str) -> None:
 
 
 def _trace_room(settings: Settings, jobs: FileJobStore, job_id: str) -> TraceRoom:
-    """What the traces of all jobs together may take; the job's log tells when this one has to wait for some."""
+    """What the traces of all jobs and single calls together may take.
+
+    The job's log tells when it has to wait for some.
+    """
 
     def folders() -> Sequence[Path]:
         # Those of other jobs are not sent, so nobody may wait for them to go.
-        found: list[Path] = []
+        found = [calls_folder(settings.home)]
         for waiting in jobs.pending_records():
             with suppress(NotFoundError):  # deleted since it was listed
                 found.append(jobs.folder(waiting) / "traces")

@@ -3,6 +3,7 @@
 import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
@@ -143,3 +144,16 @@ def test_two_processes_that_send_at_once_do_not_stumble(mine, store, mlflow_addr
         counts = list(pool.map(lambda each: each.send_waiting(), (store, other)))
     assert sum(counts) == 10
     assert {store.state(trace_id).status for trace_id in traces} == {"stored"}
+
+
+def test_a_call_whose_segment_is_closed_while_it_is_looked_for_still_waits(store, mine, monkeypatch):
+    trace, sink, listed = make_trace(), open_calls(mine.home), Path.glob
+    sink.write(trace)
+
+    def glob(folder, pattern):
+        found = list(listed(folder, pattern))
+        sink.close()
+        return iter(found)
+
+    monkeypatch.setattr(Path, "glob", glob)
+    assert store.state(trace.mlflow_id).status == "waiting"

@@ -1,5 +1,6 @@
 """Traces on disk: nothing finished is lost, nothing torn is sent, a live writer is left alone."""
 
+import fcntl
 import os
 import subprocess
 import sys
@@ -14,9 +15,9 @@ from dspyui.adapters.mlflow_store.spool import (
     FileTraceSpool,
     TraceRoom,
     closed_segments,
+    closed_size,
     read_frames,
     to_frame,
-    waiting_size,
 )
 from dspyui.domain.traces import FULL_MARK, SpoolState
 from tests.mlflow_world import make_trace
@@ -117,6 +118,36 @@ def test_a_killed_process_loses_no_finished_trace_and_a_live_one_is_left_alone(t
     assert ids(folder) == written
 
 
+def just_before_a_lock(monkeypatch, kind, act):
+    """Has `act` done once, right before somebody takes a lock of that kind."""
+    lock, acts = fcntl.flock, [act]
+
+    def locked(file, asked):
+        if asked == kind and acts:
+            acts.pop()()
+        lock(file, asked)
+
+    monkeypatch.setattr(fcntl, "flock", locked)
+
+
+def test_a_segment_that_is_just_being_opened_is_not_taken_for_an_abandoned_one(tmp_path, monkeypatch):
+    looked, sink, trace = [], FileTraceSink(tmp_path), make_trace()
+    just_before_a_lock(monkeypatch, fcntl.LOCK_EX, lambda: looked.append(closed_segments(tmp_path)))
+    sink.write(trace)
+    sink.close()
+    assert looked == [[]]
+    assert ids(tmp_path) == [trace.trace_id]
+
+
+def test_a_segment_that_is_closed_while_it_is_looked_at_is_found(tmp_path, monkeypatch):
+    sink, trace = FileTraceSink(tmp_path), make_trace()
+    sink.write(trace)
+    # As one that was listed and is gone when it is opened.
+    (tmp_path / "gone.part").symlink_to("nowhere")
+    just_before_a_lock(monkeypatch, fcntl.LOCK_EX | fcntl.LOCK_NB, sink.close)
+    assert ids(tmp_path) == [trace.trace_id]
+
+
 def test_odd_values_do_not_break_a_trace(tmp_path):
     trace = make_trace(tags={"k" * 300: "v" * 9000})
     root = trace.spans[0].model_copy(
@@ -151,7 +182,7 @@ def test_what_waits_is_counted_and_a_torn_frame_is_not(tmp_path):
         sink.write(make_trace())
     found = spool.measure(folder)
     assert (found.traces, found.refused) == (103, 0)
-    assert found.size == waiting_size(folder) == sum(path.stat().st_size for path in folder.iterdir())
+    assert found.size == sum(path.stat().st_size for path in folder.iterdir())
     assert found.oldest.timestamp() == pytest.approx(min(path.stat().st_mtime for path in folder.iterdir()))
     sink.close()
     with next(iter(closed_segments(folder))).open("ab") as segment:
@@ -192,7 +223,7 @@ def test_a_full_disk_budget_holds_up_the_writer_and_drops_nothing(tmp_path):
     while thread.is_alive():
         wait_until(lambda: (folder / FULL_MARK).exists() or not thread.is_alive())
         if thread.is_alive():
-            assert waiting_size(folder) >= 6_000_000
+            assert closed_size(folder) >= 6_000_000
             assert len(told.written) % 3 == 0
             for segment in closed_segments(folder):
                 sent += [len(frame) for frame in read_frames(segment.read_bytes())]
@@ -217,6 +248,36 @@ def test_the_budget_is_one_for_all_folders(tmp_path):
     folders.remove(other)
     thread.join(60)
     assert (told, len(told.written)) == ([1000, None], 1)
+
+
+def test_all_that_take_up_the_room_are_marked_until_there_is_some(tmp_path):
+    """Another job's traces may be the ones that have to go, and that job may write nothing for an hour."""
+    mine, other, told = tmp_path / "mine", tmp_path / "other", Told()
+    other.mkdir()
+    (other / "1.otlp").write_bytes(b"x" * 1000)
+    room = TraceRoom(1000, lambda: [mine, other, tmp_path / "of a job without traces"], told.append)
+    thread = writer(FileTraceSink(mine, room), told, 1, 0)
+    wait_until(lambda: (mine / FULL_MARK).exists() and (other / FULL_MARK).exists())
+    # Another one that waited, and goes on, takes them away.
+    (other / FULL_MARK).unlink()
+    wait_until((other / FULL_MARK).exists)
+    (other / "1.otlp").unlink()
+    thread.join(60)
+    assert len(told.written) == 1
+    assert not any(tmp_path.rglob(FULL_MARK))
+
+
+def test_an_open_segment_is_waited_for_by_nobody(tmp_path):
+    """It cannot be sent, and its writer may be the very job that waits."""
+    told = Told()
+    room = TraceRoom(1000, lambda: [tmp_path], told.append)
+    open_one, other = FileTraceSink(tmp_path, room), FileTraceSink(tmp_path, room)
+    open_one.write(make_trace(size=2000))
+    thread = writer(other, told, 1, 0)
+    thread.join(60)
+    assert (told, len(told.written)) == ([], 1)
+    open_one.close()
+    assert len(ids(tmp_path)) == 2
 
 
 def test_no_budget_is_no_bound(tmp_path):

@@ -105,6 +105,17 @@ def test_hundreds_of_traces_are_all_linked_and_sending_them_again_changes_nothin
     assert usage["total_tokens"] == 13
 
 
+def test_sending_ends_early_only_while_there_is_more(runs, client, link, folder):
+    traces = [make_trace(), make_trace()]
+    for trace in traces:
+        write(folder, trace)
+    asked = []
+    for _ in range(2):
+        assert runs.send_traces(folder, link, stop=lambda: asked.append(1) or True) == (1, 0)
+    assert asked == [1]
+    assert linked(client, link) == sorted(trace.mlflow_id for trace in traces)
+
+
 def test_a_refused_trace_is_set_aside_and_the_others_are_stored(runs, client, link, folder):
     traces = [make_trace() for _ in range(7)]
     write(folder, *traces)

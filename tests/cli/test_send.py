@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 import pytest
 
 from dspyui.adapters.files.jobs import FileJobStore
+from dspyui.i18n import Text
 from tests.conftest import free_port
 from tests.services.test_record import finished
 
@@ -40,3 +41,10 @@ def test_a_server_that_is_away_is_the_reason(dspyui, job, monkeypatch) -> None:
     assert reason["code"] == "tracking.unreachable"
     said = dspyui("send", "--lang", "zh")
     assert "仍在等待：1 份记录" in said.out
+
+
+def test_with_tracking_off_the_flag_is_said_to_change_nothing(dspyui, job, monkeypatch) -> None:
+    monkeypatch.setenv("MLFLOW_ENABLED", "false")
+    said = dspyui("send", "--mlflow")
+    assert Text("en_US")("cli.mlflow_off") in said.err
+    assert "MLFLOW_ENABLED" in said.out

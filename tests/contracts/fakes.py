@@ -427,7 +427,7 @@ class MemoryFeedback:
     def waiting(self):
         return len(self._waiting)
 
-    def send_waiting(self):
+    def send_waiting(self, stop=None):
         if not self._waiting:
             return 0
         self._reach()

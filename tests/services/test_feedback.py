@@ -8,7 +8,7 @@ from dspyui.domain.feedback import MAX_COMMENT, Feedback
 from dspyui.errors import BadRequestError, NotFoundError, UnavailableError
 from dspyui.services.feedback import FeedbackService
 from tests.contracts.fakes import MemoryFeedback, StaticTracking
-from tests.waiting import wait_until
+from tests.waiting import close_before_the_clear, wait_until
 
 UP, DOWN = Feedback(thumbs_up=True), Feedback(thumbs_up=False, comment="no lamp")
 FIELDS = json.dumps([{"name": "product"}, {"name": "count", "type": "int"}])
@@ -60,6 +60,14 @@ def test_an_unknown_trace_and_a_refused_one_are_errors(service, store):
     service.send()
     with pytest.raises(NotFoundError) as caught:
         service.give(refused, UP, who="a")
+    assert caught.value.code == "feedback.refused"
+
+
+def test_a_trace_that_is_refused_as_it_is_sent_for_an_opinion_is_told_as_refused(service, store):
+    trace_id = store.call({})
+    store.refused.add(trace_id)
+    with pytest.raises(NotFoundError) as caught:
+        service.give(trace_id, UP, who="a")
     assert caught.value.code == "feedback.refused"
 
 
@@ -123,3 +131,17 @@ def test_what_waits_is_sent_by_itself_once_mlflow_answers(service, store, tracki
     state = service.trace(trace_id)
     assert state.status == "stored"
     assert trace_id in state.url
+
+
+def test_what_the_last_call_has_left_is_still_sent_at_the_end(service, store, tracking):
+    tracking.away = store.away = True
+    service.start()
+    store.call({})
+    tracking.away = store.away = False
+    service.close()
+    assert service.waiting() == 0
+
+
+def test_a_close_at_the_wrong_moment_is_not_slept_over(service):
+    close_before_the_clear(service)
+    service._loop()

@@ -23,7 +23,7 @@ from dspyui.errors import FailedError, NotFoundError, UnavailableError
 from dspyui.services.documents import parse_spec
 from dspyui.services.record import RecordService
 from dspyui.settings import Settings
-from tests.waiting import wait_until
+from tests.waiting import close_before_the_clear, wait_until
 
 START = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 ROWS = [{"q": str(i), "a": str(i)} for i in range(10)]
@@ -64,14 +64,13 @@ class Server:
     def send_traces(self, folder, link, *, stop=None):
         if self.away:
             raise UnavailableError("record.busy", job_id="x")
-        sent = 0
-        for file in sorted(folder.glob("*.otlp")):
+        files = sorted(folder.glob("*.otlp"))
+        for sent, file in enumerate(files, start=1):
             file.unlink()
             self.traces.append((link.run_id, file.name))
-            sent += 1
-            if stop is not None and stop():
-                break
-        return sent, 0
+            if stop is not None and sent < len(files) and stop():
+                return sent, 0
+        return len(files), 0
 
 
 @pytest.fixture
@@ -542,6 +541,11 @@ def test_the_end_does_not_wait_for_all_of_very_much(store, server, make):
     assert [name for _run, name in server.traces] == ["1.otlp", "2.otlp", "3.otlp", "4.otlp"]
 
 
+def test_a_record_of_which_nothing_is_left_is_sent_however_long_it_took(store, make):
+    """Its Run alone may take longer than the piece: the record would be told to go on for ever."""
+    assert make().send(finished(store).id, stop=lambda: True).status == "sent"
+
+
 def test_a_compile_that_waits_for_room_has_its_traces_sent_before_it_ends(store, server, make):
     job = store.create(spec(), ROWS, title="t", who="anna")
     traces = store.folder(job.id) / "traces"
@@ -556,3 +560,9 @@ def test_a_compile_that_waits_for_room_has_its_traces_sent_before_it_ends(store,
     state = service.send(job.id)
     assert (state.status, state.traces_sent) == ("pending", 1)
     assert server.traces == [(f"run-{job.id}", "1.otlp")]
+
+
+def test_a_close_at_the_wrong_moment_is_not_slept_over(make):
+    service = make()
+    close_before_the_clear(service)
+    service._loop()

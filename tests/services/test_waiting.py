@@ -1,18 +1,24 @@
 """What waits for MLflow: how much, how old, and an honest account of sending it."""
 
+import threading
 from datetime import timedelta
 
 import pytest
 
 from dspyui.adapters.files.jobs import FileJobStore
+from dspyui.adapters.mlflow_store.feedback import calls_folder, open_calls
 from dspyui.adapters.mlflow_store.spool import FileTraceSink, FileTraceSpool
+from dspyui.bootstrap import _trace_room, make_app
+from dspyui.cli import send
+from dspyui.cli.console import Console
 from dspyui.domain.jobs import RecordState
-from dspyui.errors import UnavailableError
+from dspyui.errors import FailedError, UnavailableError
 from dspyui.services.record import RecordService
 from dspyui.services.waiting import Waiting, WaitingService
 from dspyui.settings import Settings
 from tests.mlflow_world import make_trace
 from tests.services.test_record import ROWS, START, Server, finished, spec
+from tests.waiting import wait_until
 
 
 class Tracked(Server):
@@ -114,9 +120,7 @@ def test_what_still_waits_says_why(store, server, make):
     server.away = True
     sent = make().send_now()
     assert (sent.records, sent.traces, sent.left.records, codes(sent)) == (0, 0, 1, ["tracking.unreachable"])
-    assert "http://x 无响应" in sent.reasons[0].sentence("zh_CN") or "http://x" in sent.reasons[0].sentence(
-        "zh_CN"
-    )
+    assert "http://x 上的 MLflow 没有应答" in sent.reasons[0].sentence("zh_CN")
     assert codes(make(MLFLOW_ENABLED="false").send_now()) == ["record.tracking_off"]
 
 
@@ -151,6 +155,15 @@ def test_very_much_is_sent_in_pieces_and_said_to_go_on(store, server, make):
     assert (sent.records, sent.traces, codes(sent)) == (1, 5, [])
 
 
+def test_the_command_goes_on_only_while_something_goes(store, make, monkeypatch):
+    finished(store)
+    monkeypatch.setattr(send, "PIECE_SECONDS", -1.0)
+    sent = send.send_all(Console("en_US", as_json=False), make())
+    assert (sent.left.records, codes(sent)) == (1, ["record.goes_on"])
+    monkeypatch.undo()
+    assert send.send_all(Console("en_US", as_json=False), make()).records == 1
+
+
 def test_traces_that_belong_to_no_job_are_counted_and_sent_too(store, server, make, tmp_path):
     folder = tmp_path / "calls"
     sink = FileTraceSink(folder)
@@ -158,7 +171,7 @@ def test_traces_that_belong_to_no_job_are_counted_and_sent_too(store, server, ma
         sink.write(make_trace())
     sink.close()
 
-    def send():
+    def send(_stop):
         found = list(folder.iterdir())
         for file in found:
             file.unlink()
@@ -170,3 +183,49 @@ def test_traces_that_belong_to_no_job_are_counted_and_sent_too(store, server, ma
     assert found.size > 0
     sent = service.send_now()
     assert (sent.records, sent.traces, sent.left.traces, sent.reasons) == (0, 2, 0, ())
+
+
+@pytest.mark.parametrize(
+    ("problem", "code"),
+    [(FailedError("run.experiment_deleted", name="x", experiment_id="1"), "run.experiment_deleted"),
+     (PermissionError("spool"), "record.calls_broken")],
+)  # fmt: skip
+def test_calls_that_cannot_be_sent_hold_up_no_record(store, make, tmp_path, problem, code):
+    finished(store)
+
+    def send(_stop):
+        raise problem
+
+    sent = make(loose={tmp_path / "calls": send}).send_now()
+    assert (sent.records, codes(sent)) == (1, [code])
+
+
+def test_calls_are_sent_no_longer_than_the_piece_lasts(make, tmp_path):
+    asked = []
+
+    def send(stop):
+        asked.append(stop())
+        return 1
+
+    service = make(loose={tmp_path / "calls": send})
+    assert (codes(service.send_now(seconds=-1)), codes(service.send_now())) == (["record.goes_on"], [])
+    assert asked == [True, False]
+
+
+def test_the_traces_of_single_calls_wait_and_take_up_the_room_of_all(settings):
+    settings = settings.model_copy(update={"trace_disk_mb": 1})
+    sink = open_calls(settings.home)
+    sink.write(make_trace(size=1_000_000))
+    sink.close()
+    assert make_app(settings).services.waiting.look().traces == 1
+    jobs = FileJobStore(settings.home)
+    job = jobs.create(spec(), ROWS, title="t", who="anna")
+    folder = jobs.folder(job.id) / "traces"
+    folder.mkdir()
+    thread = threading.Thread(target=_trace_room(settings, jobs, job.id).wait, args=(folder,), daemon=True)
+    thread.start()
+    wait_until((folder / "full").exists)
+    for segment in calls_folder(settings.home).glob("*.otlp"):
+        segment.unlink()
+    thread.join(60)
+    assert not thread.is_alive()

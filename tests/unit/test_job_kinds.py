@@ -2,8 +2,10 @@
 
 from typing import get_args
 
+from dspyui.adapters.dbos_jobs.states import JobStates
+from dspyui.adapters.files.batches import FileBatchStore
 from dspyui.adapters.files.jobs import FileJobStore
-from dspyui.bootstrap import _CHILDREN, _NEEDS
+from dspyui.bootstrap import _CHILDREN, _NEEDS, _after_change, make_app
 from dspyui.domain.jobs import Job, JobKind
 from tests.job_world import ROWS, SPEC
 
@@ -19,3 +21,15 @@ def test_a_job_written_before_there_were_kinds_is_a_compile(tmp_path):
     assert Job.model_validate(document) == job
     assert (job.kind, store.spec(job.id)) == ("compile", SPEC)
     assert _NEEDS["compile"](store, job.id) == (SPEC.lms, SPEC.metrics)
+
+
+def test_a_batch_with_a_damaged_document_ends_and_the_queue_goes_on(settings, caplog):
+    store = FileJobStore(settings.home)
+    job = store.create(SPEC, ROWS, title="t", who="w")
+    store.update(job.id, lambda j: j.model_copy(update={"kind": "batch"}))
+    (store.folder(job.id) / "batch.json").write_text("{")
+    record = make_app(settings).services.record
+    states = JobStates(store, lambda job_id: _after_change(store, FileBatchStore(store), record, job_id))
+    states.end(job.id, "cancelled")
+    assert store.get(job.id).status == "cancelled"
+    assert "could not be tidied up" in caplog.text

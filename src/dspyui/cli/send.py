@@ -8,10 +8,9 @@ from typer.core import TyperCommand
 
 from dspyui.cli.console import Console
 from dspyui.cli.flags import Flags
-from dspyui.cli.session import opened_for_mlflow
+from dspyui.cli.session import load_settings, opened_for_mlflow
 from dspyui.errors import DSPyUIError, FailedError
 from dspyui.services.waiting import Sent, WaitingService
-from dspyui.settings import Settings
 
 FAILED = 1
 # What is on its way is told every so many seconds.
@@ -25,18 +24,18 @@ def add(app: typer.Typer, flags: Flags, cls: type[TyperCommand]) -> None:
     @app.command("send", cls=cls, help=flags.text("cli.send.about"))
     def send(mlflow: bool = mlflow_flag, as_json: bool = json_flag, lang: str | None = lang_flag) -> int:
         console = flags.console(as_json=as_json, lang=lang)
-        settings = Settings.load(language=console.language, force_local_mlflow=mlflow or None)
-        with opened_for_mlflow(settings) as services:
+        with opened_for_mlflow(load_settings(console, mlflow=mlflow)) as services:
             return answer(console, send_all(console, services.waiting))
 
 
 def send_all(console: Console, service: WaitingService) -> Sent:
-    """Piece by piece, until nothing more can be sent."""
+    """Piece by piece, as long as there is more and some of it goes."""
     records = traces = 0
     while True:
         sent = service.send_now(seconds=PIECE_SECONDS)
         records, traces = records + sent.records, traces + sent.traces
-        if not any(reason.code == "record.goes_on" for reason in sent.reasons):
+        goes_on = any(reason.code == "record.goes_on" for reason in sent.reasons)
+        if not goes_on or not (sent.records or sent.traces):
             return sent.model_copy(update={"records": records, "traces": traces})
         console.note(console.text("cli.send.so_far", traces=traces, left=sent.left.traces))
 
@@ -55,7 +54,7 @@ def answer(console: Console, sent: Sent) -> int:
         "oldest": left.oldest.isoformat() if left.oldest else None,
         "refused_records": left.refused_records,
         "refused_traces": left.refused_traces,
-        "reasons": [{"code": found.code, "message": found.text(console.language)} for found in reasons],
+        "reasons": [{"code": found.code, "message": console.sentence(found)} for found in reasons],
     }
     console.answer(document, tuple(_lines(console, sent, reasons)))
     return 0 if left.is_empty else FAILED
@@ -72,4 +71,4 @@ def _lines(console: Console, sent: Sent, reasons: list[FailedError]) -> Iterator
 
 
 def _said(console: Console, error: DSPyUIError) -> str:
-    return f"- {error.text(console.language)}"
+    return f"- {console.sentence(error)}"

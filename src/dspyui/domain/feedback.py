@@ -1,5 +1,6 @@
 """What people say of a call: thumbs, a comment, the output as it should have been. MLflow keeps it with the trace."""
 
+from collections.abc import Callable
 from typing import Any, Final, Literal, Protocol, Self
 
 from pydantic import model_validator
@@ -65,8 +66,11 @@ class FeedbackStore(Protocol):
         """How many traces lie on disk and were not sent yet."""
         ...
 
-    def send_waiting(self) -> int:
-        """Send them; how many MLflow has taken. Raises UnavailableError: what is left stays on disk."""
+    def send_waiting(self, stop: Callable[[], bool] | None = None) -> int:
+        """Send them; how many MLflow has taken. Raises UnavailableError: what is left stays on disk.
+
+        It ends early once `stop` says so, which is asked now and then while there are more.
+        """
         ...
 
     def state(self, trace_id: str) -> CallTrace:

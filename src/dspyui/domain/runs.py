@@ -130,8 +130,8 @@ class RunStore(Protocol):
         """Post the finished traces that lie in `folder`, linked to the Run; delete what was stored.
 
         Returns (stored, refused); refused ones are set aside in the folder. It ends early once `stop` says so, which is
-        asked after every hundred or so. Raises UnavailableError when the server is away: what is left stays there
-        for the next time.
+        asked after every hundred or so while there are more. Raises UnavailableError when the server is away: what
+        is left stays there for the next time.
         """
         ...
 

@@ -3,6 +3,7 @@
 import json
 import logging
 import threading
+import time
 from typing import Any
 
 from dspyui.domain.base import Fault
@@ -10,10 +11,9 @@ from dspyui.domain.feedback import OUTPUTS_TAG, CallTrace, Feedback, FeedbackSto
 from dspyui.domain.runs import TrackingServer
 from dspyui.domain.signatures import FieldSpec, parse_value
 from dspyui.errors import BadRequestError, DSPyUIError, NotFoundError, UnavailableError
+from dspyui.services.record import CLOSE_SECONDS, FIRST_DELAY, FLUSH_SECONDS, LONGEST_DELAY, Stop
 from dspyui.settings import Settings
 
-# How soon traces that could not be sent are tried again, in seconds: it doubles from the first to the second.
-FIRST_DELAY, LONGEST_DELAY = 1.0, 30.0
 _log = logging.getLogger(__name__)
 
 
@@ -30,6 +30,7 @@ class FeedbackService:
         self._wake = threading.Event()
         self._closing = threading.Event()
         self._thread: threading.Thread | None = None
+        self._flush_until = 0.0
 
     @property
     def is_tracing(self) -> bool:
@@ -47,26 +48,35 @@ class FeedbackService:
         self._wake.set()
 
     def close(self) -> None:
-        """Stop the background sending. What still waits is sent by the next start."""
+        """Send for a few seconds more what waits, if MLflow is there; the rest is sent by the next start."""
+        self._flush_until = time.monotonic() + FLUSH_SECONDS
         self._closing.set()
         self._wake.set()
         if self._thread is not None:
-            self._thread.join(timeout=10)
+            self._thread.join(timeout=CLOSE_SECONDS)
+
+    def _is_over(self) -> bool:
+        return self._closing.is_set() and time.monotonic() > self._flush_until
 
     def _loop(self) -> None:
         delay = FIRST_DELAY
-        while not self._closing.is_set():
+        while True:
             self._wake.clear()
+            # After the clear: a close that comes in between has set it, and must not be slept over.
+            if self._closing.is_set():
+                break
             delay = FIRST_DELAY if self._send_quietly() else min(delay * 2, LONGEST_DELAY)
             # While the server comes up or is away, its own watcher knows first; looking often costs nothing.
             self._wake.wait(FIRST_DELAY if self._tracking.state().status != "ready" else delay)
+        # What the last calls have left.
+        self._send_quietly()
 
     def _send_quietly(self) -> bool:
         """Whether everything that could be tried went well."""
         if self._tracking.state().status != "ready":
             return True
         try:
-            self._store.send_waiting()
+            self._store.send_waiting(self._is_over)
         except UnavailableError:
             return False  # the banner tells of a server that is away; the traces wait
         except (DSPyUIError, OSError):
@@ -78,9 +88,9 @@ class FeedbackService:
         """How many traces of single calls wait on disk."""
         return self._store.waiting()
 
-    def send(self) -> int:
-        """Send what waits, now; how many were taken. Raises UnavailableError."""
-        return self._store.send_waiting()
+    def send(self, stop: Stop | None = None) -> int:
+        """Send what waits, now, for no longer than `stop` lets it; how many were taken. Raises UnavailableError."""
+        return self._store.send_waiting(stop)
 
     def trace(self, trace_id: str) -> CallTrace:
         """Where a call's trace is. Raises NotFoundError, and UnavailableError when only MLflow could tell."""
@@ -112,6 +122,7 @@ class FeedbackService:
             state = self._store.state(trace_id)
             if state.status == "waiting":
                 self._store.send_waiting()
+                state = self._store.state(trace_id)
         except UnavailableError as exc:
             raise UnavailableError("feedback.waits", problem=Fault.of(exc).model_dump()) from exc
         if state.status == "refused":

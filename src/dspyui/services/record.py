@@ -23,6 +23,19 @@ Stop = Callable[[], bool]
 _log = logging.getLogger(__name__)
 
 
+class Piece:
+    """A `stop` that remembers whether it has ended something before all of it was done."""
+
+    def __init__(self, stop: Stop | None) -> None:
+        self._stop = stop
+        self.has_ended = False
+
+    def __call__(self) -> bool:
+        """Whether it is enough for now; asked only while there is more."""
+        self.has_ended = self._stop is not None and self._stop()
+        return self.has_ended
+
+
 class RecordService:
     """Sends what job folders hold to MLflow. One process at a time sends one job's record.
 
@@ -81,8 +94,11 @@ class RecordService:
 
     def _loop(self) -> None:
         delay = FIRST_DELAY
-        while not self._closing.is_set():
+        while True:
             self._wake.clear()
+            # After the clear: a close that comes in between has set it, and must not be slept over.
+            if self._closing.is_set():
+                break
             delay = FIRST_DELAY if self._send_pending() else min(delay * 2, LONGEST_DELAY)
             # While the server comes up or is away, its own watcher knows first; look often, it costs nothing.
             self._wake.wait(FIRST_DELAY if self._tracking.state().status != "ready" else delay)
@@ -237,11 +253,10 @@ class RecordService:
         state = _linked(state, link).model_copy(update={"title": job.title, "note": job.note})
         # Written down before the traces are: they may be many, and a kill in between must not lose the link.
         self._jobs.write_record(job.id, state)
-        folder = self._jobs.folder(job.id) / TRACES
+        folder, piece = self._jobs.folder(job.id) / TRACES, Piece(stop)
         if folder.is_dir():
-            state = self._with_traces(state, folder, stop)
-        # Stopped early, there may be more; if there is not, the next time finds that out.
-        return state if stop is not None and stop() else state.model_copy(update={"status": "sent"})
+            state = self._with_traces(state, folder, piece)
+        return state if piece.has_ended else state.model_copy(update={"status": "sent"})
 
     def _build(self, job: Job) -> RunRecord:
         if (build := self._others.get(job.kind)) is not None:

@@ -11,7 +11,7 @@ from dspyui.domain.jobs import Job, JobStore, RecordState
 from dspyui.domain.runs import TrackingServer
 from dspyui.domain.traces import SpoolState, TraceSpool
 from dspyui.errors import DSPyUIError, FailedError, NotFoundError, UnavailableError
-from dspyui.services.record import TRACES, RecordService
+from dspyui.services.record import TRACES, Piece, RecordService, Stop
 from dspyui.settings import Settings
 
 _log = logging.getLogger(__name__)
@@ -66,7 +66,7 @@ class WaitingService:
         tracking: TrackingServer,
         spool: TraceSpool,
         *,
-        loose: Mapping[Path, Callable[[], int]] | None = None,
+        loose: Mapping[Path, Callable[[Stop], int]] | None = None,
     ) -> None:
         """`loose` are folders of traces that belong to no job, each with what sends them."""
         self._loose = loose or {}
@@ -117,26 +117,37 @@ class WaitingService:
 
     def _send_all(self, end: float) -> tuple[int, dict[str, Fault]]:
         """How many traces of no job were sent, and the reasons for what is left, by their code."""
-        reasons: dict[str, Fault] = {}
-        loose = 0
         try:
             self._reach()
-            for send in self._loose.values():
-                loose += send()
-            for job_id in list(self._jobs.pending_records()):
-                if time.monotonic() > end:
-                    raise UnavailableError("record.goes_on")
-                problem = self._send_one(job_id, end)
-                if problem is not None:
-                    reasons.setdefault(problem.code, Fault.of(problem))
         except DSPyUIError as exc:
-            reasons.setdefault(exc.code, Fault.of(exc))
-        return loose, reasons
+            return 0, {exc.code: Fault.of(exc)}
+        loose, problems = 0, []
+        for send in self._loose.values():
+            count, problem = self._send_loose(send, end)
+            loose += count
+            problems.append(problem)
+        for job_id in list(self._jobs.pending_records()):
+            if time.monotonic() > end:
+                problems.append(UnavailableError("record.goes_on"))
+                break
+            problems.append(self._send_one(job_id, end))
+        return loose, {problem.code: Fault.of(problem) for problem in reversed(problems) if problem}
 
     def _reach(self) -> None:
         if not self._settings.mlflow_enabled:
             raise UnavailableError("record.tracking_off")
         self._tracking.address()
+
+    def _send_loose(self, send: Callable[[Stop], int], end: float) -> tuple[int, DSPyUIError | None]:
+        piece = Piece(lambda: time.monotonic() > end)
+        try:
+            count = send(piece)
+        except DSPyUIError as exc:
+            return 0, exc
+        except OSError as exc:
+            _log.exception("The traces of single calls could not be sent")
+            return 0, FailedError("record.calls_broken", problem=str(exc))
+        return count, UnavailableError("record.goes_on") if piece.has_ended else None
 
     def _send_one(self, job_id: str, end: float) -> DSPyUIError | None:
         try:

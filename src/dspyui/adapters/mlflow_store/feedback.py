@@ -4,7 +4,7 @@ import fcntl
 import json
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -51,9 +51,9 @@ class MlflowFeedbackStore:
 
     def waiting(self) -> int:
         """See the protocol."""
-        return sum(1 for _ in self._segments())
+        return len({segment.stem for segment in self._segments()})
 
-    def send_waiting(self) -> int:
+    def send_waiting(self, stop: Callable[[], bool] | None = None) -> int:
         """See the protocol. One process at a time; whoever waits for it then finds nothing left."""
         if not self.waiting():
             return 0
@@ -62,7 +62,7 @@ class MlflowFeedbackStore:
                 return 0
             experiment_id = ensure_experiment(connection.client, self._experiment_name)
             link = RunLink(run_id="", experiment_id=experiment_id, url="")
-            stored, _refused = send_segments(connection, self._folder, link)
+            stored, _refused = send_segments(connection, self._folder, link, stop)
         return stored
 
     def state(self, trace_id: str) -> CallTrace:
@@ -99,7 +99,8 @@ class MlflowFeedbackStore:
             return _said_by(_info(_client(connection), connection, trace_id), who)
 
     def _segments(self) -> Iterator[Path]:
-        for ending in (SEGMENT, PART):
+        # In this order: one that is closed in between is seen twice, and never missed.
+        for ending in (PART, SEGMENT):
             yield from self._folder.glob(f"*{ending}")
 
     def _is_waiting(self, trace_id: str) -> bool:

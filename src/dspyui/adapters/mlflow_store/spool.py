@@ -23,6 +23,8 @@ from dspyui.adapters.mlflow_store.otlp import to_otlp
 from dspyui.domain.traces import FULL_MARK, SpoolState, Trace
 
 PART, SEGMENT, REFUSED = ".part", ".otlp", ".refused"
+# A segment in the moment before its writer has locked it; it is empty.
+_UNLOCKED: Final = ".new"
 # How long a look at all folders counts, in seconds, and how often somebody who waits for room looks again.
 _LOOK_SECONDS: Final = 2.0
 _WAIT_SECONDS: Final = 0.5
@@ -71,9 +73,10 @@ class FileTraceSink:
 class TraceRoom:
     """The disk that traces may take while they wait for MLflow: so many bytes, over all folders together.
 
-    Who writes more is held up, so that nothing is dropped and the disk is not filled. `folders` gives those that
-    will be sent from; `on_change` is told how many bytes there are when somebody begins to wait, and None when it
-    goes on. A budget of 0 is none.
+    Who writes more is held up, so that nothing is dropped and the disk is not filled. Only closed segments count:
+    an open one cannot be sent, so nobody may wait for it. `folders` gives those that will be sent from; `on_change`
+    is told how many bytes there are when somebody begins to wait, and None when it goes on. A budget of 0 is none.
+    Thread-safe: several sinks of one process share it.
     """
 
     def __init__(
@@ -82,41 +85,61 @@ class TraceRoom:
         self._budget = budget
         self._folders = folders
         self._on_change = on_change
+        self._lock = threading.Lock()
         self._size = 0
         self._looked = -_LOOK_SECONDS
 
     def took(self, size: int) -> None:
         """So much may have come since the last look."""
-        self._size += size
+        with self._lock:
+            self._size += size
 
     def wait(self, folder: Path) -> None:
-        """Return when there is room; while there is none, a mark in `folder` says so to whoever sends from there."""
+        """Return when there is room.
+
+        While there is none, a mark says so to whoever sends, in `folder` and in all others that take up the room:
+        it may be another one's traces that have to go.
+        """
         if not self._budget or not self._is_full(_LOOK_SECONDS):
             return
-        mark = folder / FULL_MARK
-        mark.touch()
+        marks: set[Path] = set()
         self._on_change(self._size)
         try:
             while self._is_full(0):
+                # Again each time: another one who waited may have taken them away.
+                marks |= self._mark(folder)
                 time.sleep(_WAIT_SECONDS)
         finally:
-            mark.unlink(missing_ok=True)
+            for mark in marks:
+                mark.unlink(missing_ok=True)
         self._on_change(None)
 
+    def _mark(self, folder: Path) -> set[Path]:
+        marked = set()
+        for each in (folder, *self._folders()):
+            # One of a job that has written no trace yet, or was deleted.
+            with suppress(FileNotFoundError):
+                (each / FULL_MARK).touch()
+                marked.add(each / FULL_MARK)
+        return marked
+
     def _is_full(self, seconds: float) -> bool:
-        now = time.monotonic()
-        # Some of what came may have been sent since: before anybody is held up, it is looked again.
-        if now - self._looked >= seconds or self._size >= self._budget:
-            self._looked = now
-            self._size = sum(map(waiting_size, self._folders()))
-        return self._size >= self._budget
+        with self._lock:
+            now = time.monotonic()
+            # Some of what came may have been sent since: before anybody is held up, it is looked again.
+            if now - self._looked >= seconds or self._size >= self._budget:
+                self._looked = now
+                self._size = sum(map(closed_size, self._folders()))
+            return self._size >= self._budget
 
 
 class _Segment:
     def __init__(self, folder: Path) -> None:
-        self._path = folder / f"{os.getpid()}-{secrets.token_hex(6)}{PART}"
-        self._file = self._path.open("xb", buffering=0)
+        draft = folder / f"{os.getpid()}-{secrets.token_hex(6)}{_UNLOCKED}"
+        self._file = draft.open("xb", buffering=0)
         fcntl.flock(self._file, fcntl.LOCK_EX)
+        # Only now: whoever sends takes an unlocked `.part` for one that a dead process has left.
+        self._path = draft.rename(draft.with_suffix(PART))
         self._traces = 0
         self._bytes = 0
 
@@ -199,11 +222,11 @@ def _count(file: BinaryIO, size: int) -> int:
     return count
 
 
-def waiting_size(folder: Path) -> int:
-    """The bytes of the traces in the folder that wait to be sent."""
+def closed_size(folder: Path) -> int:
+    """The bytes of the folder's closed segments, which can be sent."""
     total = 0
     for path in _files(folder):
-        if path.suffix in {PART, SEGMENT}:
+        if path.suffix == SEGMENT:
             with suppress(FileNotFoundError):
                 total += path.stat().st_size
     return total
@@ -212,8 +235,10 @@ def waiting_size(folder: Path) -> int:
 def closed_segments(folder: Path) -> Sequence[Path]:
     """The segments that can be sent, those included that a dead process left open."""
     for part in folder.glob(f"*{PART}"):
-        if _is_abandoned(part):
-            part.rename(part.with_suffix(SEGMENT))
+        # Its writer may close it, and so rename it, while it is looked at.
+        with suppress(FileNotFoundError):
+            if _is_abandoned(part):
+                part.rename(part.with_suffix(SEGMENT))
     return sorted(folder.glob(f"*{SEGMENT}"))
 
 

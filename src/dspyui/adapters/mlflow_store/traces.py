@@ -46,9 +46,9 @@ def send_segments(
 ) -> tuple[int, int]:
     """Post every closed segment of the folder; a segment is deleted when all of it is stored or set aside.
 
-    After each segment `stop` may say that this is enough for now. A link whose `run_id` is empty says the experiment
-    alone: such traces belong to no Run. Returns (stored, refused). Raises UnavailableError when the server goes away,
-    and FailedError when it takes the traces but does not link them to the Run.
+    After each segment but the last `stop` may say that this is enough for now. A link whose `run_id` is empty says
+    the experiment alone: such traces belong to no Run. Returns (stored, refused). Raises UnavailableError when the
+    server goes away, and FailedError when it takes the traces but does not link them to the Run.
     """
     segments = closed_segments(folder)
     if not segments:
@@ -58,14 +58,14 @@ def send_segments(
     sender = _Sender(connection, folder, link)
     stored: list[str] = []
     refused = 0
-    for segment in segments:
+    for number, segment in enumerate(segments, start=1):
         payloads = [_to_payload(content) for content in read_frames(segment.read_bytes())]
         for batch in _batches(payloads):
             taken = sender.post(batch)
             stored += taken
             refused += len(batch) - len(taken)
         segment.unlink()
-        if stop is not None and stop():
+        if stop is not None and number < len(segments) and stop():
             break
     if link.run_id:
         _check_links(connection.client, link, stored)
