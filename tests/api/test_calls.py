@@ -4,7 +4,10 @@ import json
 
 import pytest
 
+from dspyui.api.app import create_api
+from dspyui.domain.batches import BatchSpec
 from dspyui.domain.registry import RegisterRequest
+from dspyui.errors import BadRequestError
 from tests.api.conftest import Client
 from tests.api.world import World, program
 
@@ -156,3 +159,23 @@ def test_feedback_that_does_not_fit_is_refused(call, client, version, body, code
     trace_id = call(model="m", version=1).json()["trace_id"]
     answer = client.post("/api/feedback", json={"trace_id": trace_id, **body}, headers=EN)
     assert (answer.status_code, answer.json()["code"]) == (400, code)
+
+
+def test_where_others_reach_the_program_nobody_opens_a_file_by_its_path(call, settings, tmp_path):
+    path = tmp_path / "p.json"
+    path.write_text(program().to_json())
+    shared = World(settings.model_copy(update={"host": "192.0.2.7", "insecure": True}))
+    client = Client(
+        create_api(shared.services, secret="s" * 40, local_user="local"), base="http://192.0.2.7:7860"
+    )
+    spec = BatchSpec(model=str(path), path=str(tmp_path / "rows.csv"))
+    for name in (str(path), "no/such.json", " /etc/passwd.json"):
+        answer = client.post("/api/predict", json={"inputs": INPUTS, "model": name}, headers=EN)
+        assert (answer.status_code, answer.json()["code"]) == (400, "batch.model_network")
+        for queue in (shared.services.batches.submit, shared.services.batches.try_rows):
+            with pytest.raises(BadRequestError) as caught:
+                queue(spec.model_copy(update={"model": name}), who="x")
+            assert caught.value.code == "batch.model_network"
+    # The command line reads the person's own files, wherever the server listens.
+    assert shared.services.predict.find(str(path)).uri == "p.json"
+    assert call(model=str(path)).status_code == 200

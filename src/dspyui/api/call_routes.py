@@ -59,7 +59,7 @@ def model_of(body: PredictRequestBody, service: PredictService) -> BatchModel:
     if body.job_id is not None:
         return service.find(f"job:{body.job_id}")
     name = body.model or ""
-    return service.find(f"models:/{name}{chosen[0]}" if chosen else name)
+    return service.find(f"models:/{name}{chosen[0]}" if chosen else name, from_network=True)
 
 
 def _says_all(model: str) -> bool:

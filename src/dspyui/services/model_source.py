@@ -11,6 +11,7 @@ from dspyui.domain.runs import RunStore
 from dspyui.domain.storage import ProgramStore
 from dspyui.errors import BadRequestError, NotFoundError
 
+_NAMED: Final = ("models:/", "runs:/", "job:")
 _MAX_PROGRAM: Final = 256 * 1024 * 1024
 
 
@@ -78,6 +79,12 @@ class ModelSource:
         if at and name and alias:
             return self._registry.get_by_alias(name, alias)
         raise BadRequestError("batch.model_uri", uri=uri, stages=", ".join(STAGES[1:]))
+
+
+def check_from_network(model: str) -> None:
+    """Raise BadRequestError for a path: somebody elsewhere would learn which files this machine has."""
+    if not model.strip().startswith(_NAMED):
+        raise BadRequestError("batch.model_network")
 
 
 def _stage_of(word: str) -> Stage | None:

@@ -101,11 +101,14 @@ class _Test:
             self._add(Chosen(model=asked))
             return
         try:
-            model = await off_loop(self._services.predict.find, asked)
+            model = await off_loop(self._find, asked)
         except DSPyUIError as exc:
             self._tell(exc, asked)
             return
         self._add(Chosen(model=model, asked=asked))
+
+    def _find(self, asked: str) -> BatchModel:
+        return self._services.predict.find(asked, from_network=True)
 
     def _add(self, chosen: Chosen) -> None:
         if self._answers.is_deleted:
