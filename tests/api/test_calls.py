@@ -20,7 +20,7 @@ def version(world: World):
     """Version 1 of `m`, in Production, with the alias `champion`."""
     request = RegisterRequest(run_id="r1", name="m", stage="Production", who="tester")
     made = world.registry.register(request, program(), tags={}, input_example={})
-    world.registry.aliases["m", "champion"] = 1
+    world.registry.set_alias("m", "champion", 1)
     return made
 
 
@@ -87,7 +87,7 @@ def test_none_or_more_than_one_program_is_refused(call, version, named):
 @pytest.mark.parametrize(
     ("body", "status", "code"),
     [
-        ({"model": "m", "version": 9}, 404, "job.unknown"),
+        ({"model": "m", "version": 9}, 404, "registry.no_version"),
         ({"program": {"x": 1}}, 400, "program.unreadable"),
         ({"model": "no/such.json"}, 404, "batch.model_missing"),
         ({"model": "m", "version": 1, "inputs": {}}, 400, "value.missing"),

@@ -100,7 +100,7 @@ async def test_versions_are_named_by_stage_number_or_a_typed_alias(user: User, w
     for stage in ("None", "Staging"):
         request = RegisterRequest(run_id="r1", name="m", stage=stage, who="tester")
         world.registry.register(request, made("m"), tags={}, input_example={})
-    world.registry.aliases["m", "champion"] = 1
+    world.registry.set_alias("m", "champion", 1)
     await user.open("/test?lang=en")
     await until(sees(user, marker="choose-which"))
     which: ui.select = element(user, "choose-which")  # type: ignore[assignment]
