@@ -198,6 +198,30 @@ async def test_a_call_is_stopped_by_hand(user: User, file):
     await answered(user, "lamp", 1)
 
 
+async def test_while_programs_are_asked_none_is_added(user: User, file):
+    def adders() -> list[bool]:
+        return [element(user, marker).enabled for marker in ("choose-upload", "add-program")]  # type: ignore[attr-defined]
+
+    await opened(user, file("one"))
+    user.find(marker="choose-file").click()
+    await until(sees(user, marker="choose-upload"))
+    user.find(marker="input-message").type("slow")
+    user.find(marker="test-run").click()
+    await until(sees(user, marker="lane-1-asking"))
+    assert adders() == [False, False]
+    # What is drawn meanwhile is disabled as well.
+    user.find(marker="choose-file").click()
+    await until(lambda: adders() == [False, False])
+    user.find(marker="test-stop").click()
+    await until(lambda: adders() == [True, True])
+
+
+async def test_a_row_of_very_many_digits_is_the_first(user: User, world: World, file):
+    kept, _table = world.services.data.keep_upload("rows.csv", b"message,product\nlamp,x\ntent,y\n")
+    await opened(user, file("one"), more=f"&data=data:{kept.digest}&row={'9' * 5000}")
+    await until(says(user, "test-row", "Row 1 of 2"))
+
+
 async def test_a_call_is_stopped_after_the_seconds_that_were_set(user: User, world: World, file):
     await opened(user, file("one"))
     element(user, "test-seconds").set_value(1)  # type: ignore[attr-defined]
