@@ -1,14 +1,17 @@
 """Calling a program on one row over HTTP, and saying what its answer is worth."""
 
+import asyncio
 import json
+from threading import Event
 
+import httpx
 import pytest
 
 from dspyui.api.app import create_api
 from dspyui.domain.batches import BatchSpec
 from dspyui.domain.registry import RegisterRequest
 from dspyui.errors import BadRequestError
-from tests.api.conftest import Client
+from tests.api.conftest import BASE, Client
 from tests.api.world import World, program
 
 EN = {"accept-language": "en"}
@@ -179,3 +182,30 @@ def test_where_others_reach_the_program_nobody_opens_a_file_by_its_path(call, se
     # The command line reads the person's own files, wherever the server listens.
     assert shared.services.predict.find(str(path)).uri == "p.json"
     assert call(model=str(path)).status_code == 200
+
+
+def test_calls_that_wait_hold_up_no_other_route(world, version):
+    """More of them than the pool of all other routes has threads."""
+    app = create_api(world.services, secret="s" * 40, local_user="local")
+    answered, predict, entered = Event(), world.runner.predict, []
+
+    def waits(asked, patience):
+        entered.append(asked)
+        answered.wait(60)
+        return predict(asked, patience)
+
+    async def talk() -> tuple[int, set[int]]:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url=BASE) as client:
+            body = {"model": "m", "version": 1, "inputs": INPUTS}
+            calls = [asyncio.create_task(client.post("/api/predict", json=body)) for _ in range(41)]
+            try:
+                async with asyncio.timeout(30):
+                    while len(entered) < 40:
+                        await asyncio.sleep(0.01)
+                    health = await client.get("/api/health")
+            finally:
+                answered.set()
+            return health.status_code, {answer.status_code for answer in await asyncio.gather(*calls)}
+
+    world.runner.predict = waits
+    assert asyncio.run(talk()) == (200, {200})
