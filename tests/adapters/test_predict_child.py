@@ -275,6 +275,27 @@ def test_a_key_that_is_typed_in_reaches_the_next_call(app, server):
     assert server.keys == ["Bearer none", "Bearer typed-in-0123456789"]
 
 
+def test_a_process_that_ran_ones_own_code_answers_nobody_else(app, server):
+    app.services.predict.warm()
+    before = children()
+    metrics = app.services.settings.home / "metrics"
+    metrics.mkdir(parents=True)
+    (metrics / "mine.py").write_text("def metric(example, prediction):\n    return 1.0\n")
+    own = MetricSpec(kind="custom", params={"name": "mine"})
+    module = ModuleSpec(kind="best_of_n", params={"module": "predict"}, reward=own)
+    plain = program(server)
+    best = plain.model_copy(
+        update={
+            "spec": plain.spec.model_copy(update={"module": module}),
+            "state": {"module": STATE},
+        }
+    )
+    assert app.services.predict.with_program(best, {"q": "x"}).outputs == {"a": "x"}
+    after = children()
+    assert len(after) == len(before) - 1
+    assert set(after) < set(before)
+
+
 def test_a_process_that_nobody_asks_ends_by_itself(server, tmp_path):
     before = children()
     settings = Settings.load(tmp_path / "no.env", environment(tmp_path / "data"))

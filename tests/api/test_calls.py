@@ -1,11 +1,17 @@
 """Calling a program on one row over HTTP, and saying what its answer is worth."""
 
+import asyncio
 import json
+from threading import Event
 
+import httpx
 import pytest
 
+from dspyui.api.app import create_api
+from dspyui.domain.batches import BatchSpec
 from dspyui.domain.registry import RegisterRequest
-from tests.api.conftest import Client
+from dspyui.errors import BadRequestError
+from tests.api.conftest import BASE, Client
 from tests.api.world import World, program
 
 EN = {"accept-language": "en"}
@@ -17,7 +23,7 @@ def version(world: World):
     """Version 1 of `m`, in Production, with the alias `champion`."""
     request = RegisterRequest(run_id="r1", name="m", stage="Production", who="tester")
     made = world.registry.register(request, program(), tags={}, input_example={})
-    world.registry.aliases["m", "champion"] = 1
+    world.registry.set_alias("m", "champion", 1)
     return made
 
 
@@ -84,7 +90,7 @@ def test_none_or_more_than_one_program_is_refused(call, version, named):
 @pytest.mark.parametrize(
     ("body", "status", "code"),
     [
-        ({"model": "m", "version": 9}, 404, "job.unknown"),
+        ({"model": "m", "version": 9}, 404, "registry.no_version"),
         ({"program": {"x": 1}}, 400, "program.unreadable"),
         ({"model": "no/such.json"}, 404, "batch.model_missing"),
         ({"model": "m", "version": 1, "inputs": {}}, 400, "value.missing"),
@@ -156,3 +162,50 @@ def test_feedback_that_does_not_fit_is_refused(call, client, version, body, code
     trace_id = call(model="m", version=1).json()["trace_id"]
     answer = client.post("/api/feedback", json={"trace_id": trace_id, **body}, headers=EN)
     assert (answer.status_code, answer.json()["code"]) == (400, code)
+
+
+def test_where_others_reach_the_program_nobody_opens_a_file_by_its_path(call, settings, tmp_path):
+    path = tmp_path / "p.json"
+    path.write_text(program().to_json())
+    shared = World(settings.model_copy(update={"host": "192.0.2.7", "insecure": True}))
+    client = Client(
+        create_api(shared.services, secret="s" * 40, local_user="local"), base="http://192.0.2.7:7860"
+    )
+    spec = BatchSpec(model=str(path), path=str(tmp_path / "rows.csv"))
+    for name in (str(path), "no/such.json", " /etc/passwd.json"):
+        answer = client.post("/api/predict", json={"inputs": INPUTS, "model": name}, headers=EN)
+        assert (answer.status_code, answer.json()["code"]) == (400, "batch.model_network")
+        for queue in (shared.services.batches.submit, shared.services.batches.try_rows):
+            with pytest.raises(BadRequestError) as caught:
+                queue(spec.model_copy(update={"model": name}), who="x")
+            assert caught.value.code == "batch.model_network"
+    # The command line reads the person's own files, wherever the server listens.
+    assert shared.services.predict.find(str(path)).uri == "p.json"
+    assert call(model=str(path)).status_code == 200
+
+
+def test_calls_that_wait_hold_up_no_other_route(world, version):
+    """More of them than the pool of all other routes has threads."""
+    app = create_api(world.services, secret="s" * 40, local_user="local")
+    answered, predict, entered = Event(), world.runner.predict, []
+
+    def waits(asked, patience):
+        entered.append(asked)
+        answered.wait(60)
+        return predict(asked, patience)
+
+    async def talk() -> tuple[int, set[int]]:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url=BASE) as client:
+            body = {"model": "m", "version": 1, "inputs": INPUTS}
+            calls = [asyncio.create_task(client.post("/api/predict", json=body)) for _ in range(41)]
+            try:
+                async with asyncio.timeout(30):
+                    while len(entered) < 40:
+                        await asyncio.sleep(0.01)
+                    health = await client.get("/api/health")
+            finally:
+                answered.set()
+            return health.status_code, {answer.status_code for answer in await asyncio.gather(*calls)}
+
+    world.runner.predict = waits
+    assert asyncio.run(talk()) == (200, {200})

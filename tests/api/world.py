@@ -254,7 +254,6 @@ class MemoryRegistry(InMemoryRegistry):
     def __init__(self) -> None:
         super().__init__(MLFLOW, T0)
         self.who: list[str] = []
-        self.aliases: dict[tuple[str, str], int] = {}
 
     @property
     def kept(self) -> Sequence[ModelVersion]:

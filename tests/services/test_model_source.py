@@ -1,5 +1,7 @@
 """Programs by name: versions by number, stage and alias; Runs, jobs, files."""
 
+import os
+
 import pytest
 
 from dspyui.adapters.files.programs import FileProgramStore
@@ -101,3 +103,22 @@ def test_a_run_a_job_and_a_file(source, tmp_path):
     with pytest.raises(BadRequestError) as caught:
         found.get(str(path))
     assert caught.value.code == "program.unreadable"
+
+
+def test_what_is_no_ordinary_file_or_too_large_is_not_read(source, tmp_path):
+    found, _ = source()
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    large = tmp_path / "large.json"
+    with large.open("wb") as file:
+        file.truncate(256 * 1024 * 1024 + 1)
+    for path, code in (
+        (pipe, "batch.model_special"),
+        ("/dev/zero", "batch.model_special"),
+        (tmp_path, "batch.model_special"),
+        (large, "batch.model_large"),
+        ("a\0b", "batch.model_file"),
+    ):
+        with pytest.raises(BadRequestError) as caught:
+            found.get(str(path))
+        assert caught.value.code == code

@@ -28,6 +28,8 @@ EVERY_TYPE = {
     "outputs": [{"name": "answer"}, {"name": "count", "type": "int"}],
 }
 
+MIXED = [{"name": "product"}, {"name": "words", "type": "list[str]"}, {"name": "count", "type": "int"}]
+
 
 def made(name: str, **spec: object) -> CompiledProgram:
     """A program of that name; it takes `message` and gives `product` unless its signature is given."""
@@ -98,9 +100,9 @@ async def test_a_version_is_chosen_asked_and_shown_whole(user: User, world: Worl
 
 async def test_versions_are_named_by_stage_number_or_a_typed_alias(user: User, world: World):
     for stage in ("None", "Staging"):
-        request = RegisterRequest(run_id="r1", name="m", stage=stage, who="tester")
+        request = RegisterRequest(run_id=f"run of {stage}", name="m", stage=stage, who="tester")
         world.registry.register(request, made("m"), tags={}, input_example={})
-    world.registry.aliases["m", "champion"] = 1
+    world.registry.set_alias("m", "champion", 1)
     await user.open("/test?lang=en")
     await until(sees(user, marker="choose-which"))
     which: ui.select = element(user, "choose-which")  # type: ignore[assignment]
@@ -194,6 +196,30 @@ async def test_a_call_is_stopped_by_hand(user: User, file):
     user.find(marker="test-stop").click()
     await until(sees(user, marker="lane-1-stopped"))
     await answered(user, "lamp", 1)
+
+
+async def test_while_programs_are_asked_none_is_added(user: User, file):
+    def adders() -> list[bool]:
+        return [element(user, marker).enabled for marker in ("choose-upload", "add-program")]  # type: ignore[attr-defined]
+
+    await opened(user, file("one"))
+    user.find(marker="choose-file").click()
+    await until(sees(user, marker="choose-upload"))
+    user.find(marker="input-message").type("slow")
+    user.find(marker="test-run").click()
+    await until(sees(user, marker="lane-1-asking"))
+    assert adders() == [False, False]
+    # What is drawn meanwhile is disabled as well.
+    user.find(marker="choose-file").click()
+    await until(lambda: adders() == [False, False])
+    user.find(marker="test-stop").click()
+    await until(lambda: adders() == [True, True])
+
+
+async def test_a_row_of_very_many_digits_is_the_first(user: User, world: World, file):
+    kept, _table = world.services.data.keep_upload("rows.csv", b"message,product\nlamp,x\ntent,y\n")
+    await opened(user, file("one"), more=f"&data=data:{kept.digest}&row={'9' * 5000}")
+    await until(says(user, "test-row", "Row 1 of 2"))
 
 
 async def test_a_call_is_stopped_after_the_seconds_that_were_set(user: User, world: World, file):
@@ -389,3 +415,43 @@ async def test_the_pages_of_a_job_a_version_and_a_run_lead_here(user: User, worl
     await user.open("/models/m/1")
     await until(sees(user, marker="open-test"))
     assert element(user, "open-test").props["href"] == "/test?model=models%3A%2Fm%2F1"
+
+
+async def test_a_comment_on_a_failed_answer_is_kept_alone(user: User, world: World, file):
+    await opened(user, file("one", signature={"inputs": [{"name": "message"}], "outputs": MIXED}))
+    await until(sees(user, marker="test-run"))
+    user.find(marker="input-message").type("broken")
+    user.find(marker="test-run").click()
+    await until(sees(user, marker="lane-1-down"))
+    world.services.feedback.send()
+    user.find(marker="lane-1-down").click()
+    await until(sees(user, marker="lane-1-stored"))
+    assert not exists(user, marker="lane-1-correct")
+    user.find(marker="lane-1-comment").type("nothing came")
+    user.find(marker="lane-1-save").click()
+    await until(lambda: [kept.comment for kept in world.feedback.held.values()] == ["nothing came"])
+    assert [kept.correction for kept in world.feedback.held.values()] == [None]
+
+
+async def test_only_what_a_person_changed_is_a_correction(user: User, world: World, file):
+    await opened(user, file("one", signature={"inputs": [{"name": "message"}], "outputs": MIXED}))
+    predict = world.runner.predict
+    answer = {"product": "lamp", "words": [" a", "b "], "count": 2}
+
+    def spaced(call, patience):
+        return predict(call, patience).model_copy(update={"outputs": answer})
+
+    world.runner.predict = spaced  # type: ignore[method-assign]
+    await answered(user, "lamp", 1)
+    world.services.feedback.send()
+    user.find(marker="lane-1-up").click()
+    await until(sees(user, marker="lane-1-stored"))
+    user.find(marker="lane-1-comment").type("good")
+    user.find(marker="lane-1-save").click()
+    await until(lambda: [kept.comment for kept in world.feedback.held.values()] == ["good"])
+    assert [kept.correction for kept in world.feedback.held.values()] == [None]
+    user.find(marker="lane-1-correct-count").clear().type("3")
+    user.find(marker="lane-1-save").click()
+    await until(
+        lambda: [kept.correction for kept in world.feedback.held.values()] == [{**answer, "count": 3}]
+    )

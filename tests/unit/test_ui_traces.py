@@ -93,7 +93,7 @@ async def test_a_version_shows_its_own_and_where_none_is_yet_it_says_how_to_get_
     world.traces.put("r1", mine)
     await opened(user, "/models/抽取 1/1", f"trace-{mine.mlflow_id}")
     await opened(user, "/models/抽取 1/2?lang=zh", "traces-empty")
-    assert "还没有留下记录的调用" in words(user, "traces-empty")
+    assert "还没有已记录的调用" in words(user, "traces-empty")
     assert element(user, "traces-batch").props["href"] == "/batch"
 
 

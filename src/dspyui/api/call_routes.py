@@ -1,7 +1,11 @@
 """The routes that call a program on one row, and take opinions on what it answered."""
 
 import json
+from functools import partial
+from typing import Final
 
+from anyio import CapacityLimiter
+from anyio.to_thread import run_sync
 from fastapi import APIRouter, Request
 
 from dspyui.api.models import FeedbackRequestBody, FeedbackResponse, PredictRequestBody, PredictResponse
@@ -14,16 +18,20 @@ from dspyui.domain.registry import STAGES
 from dspyui.errors import BadRequestError
 from dspyui.services.predict import Caller, PredictService, loose
 
+# A call may take an hour: its thread is none of those that all other routes share.
+_CALLS: Final = CapacityLimiter(64)
 router = APIRouter(prefix="/api", responses={**ERRORS})
 
 
 @router.post("/predict")
-def predict(body: PredictRequestBody, request: Request, api: ApiDep) -> PredictResponse:
+async def predict(body: PredictRequestBody, request: Request, api: ApiDep) -> PredictResponse:
     """Run one row through a program."""
-    service = api.services.predict
-    model = model_of(body, service)
     caller = Caller(who=who(request, api), source="api")
-    patience = Patience(seconds=body.seconds)
+    return await run_sync(partial(_predict, body, caller, api.services.predict), limiter=_CALLS)
+
+
+def _predict(body: PredictRequestBody, caller: Caller, service: PredictService) -> PredictResponse:
+    model, patience = model_of(body, service), Patience(seconds=body.seconds)
     return PredictResponse.of(model, service.predict(model, body.inputs, caller=caller, patience=patience))
 
 
@@ -59,7 +67,7 @@ def model_of(body: PredictRequestBody, service: PredictService) -> BatchModel:
     if body.job_id is not None:
         return service.find(f"job:{body.job_id}")
     name = body.model or ""
-    return service.find(f"models:/{name}{chosen[0]}" if chosen else name)
+    return service.find(f"models:/{name}{chosen[0]}" if chosen else name, from_network=True)
 
 
 def _says_all(model: str) -> bool:

@@ -10,14 +10,13 @@ from typer.core import TyperCommand
 from dspyui.cli.batch import other_lm
 from dspyui.cli.console import Console
 from dspyui.cli.flags import Flags
-from dspyui.cli.session import opened_for_mlflow, opened_quietly
+from dspyui.cli.session import load_settings, opened_for_mlflow, opened_quietly
 from dspyui.domain.engine import MAX_SECONDS, PREDICT_SECONDS, Patience, PredictOutcome
-from dspyui.errors import BadRequestError, FailedError, UnavailableError
+from dspyui.errors import BadRequestError, DSPyUIError, FailedError, UnavailableError
 from dspyui.services import Services
 from dspyui.services.predict import Caller
-from dspyui.settings import Settings
 
-Sent = Literal["sent", "waiting"]
+Sent = Literal["sent", "waiting", "refused"]
 
 
 def add(app: typer.Typer, flags: Flags, cls: type[TyperCommand]) -> None:
@@ -51,7 +50,7 @@ def add(app: typer.Typer, flags: Flags, cls: type[TyperCommand]) -> None:
     ) -> int:
         console = flags.console(as_json=as_json, lang=lang)
         inputs, other = row_of(input_), other_lm(lm, api_base)
-        settings = Settings.load(language=console.language, force_local_mlflow=mlflow or None)
+        settings = load_settings(console, mlflow=mlflow)
         needs_mlflow = model.startswith(("models:/", "runs:/"))
         knows_mlflow = settings.mlflow_enabled and (mlflow or settings.mlflow_tracking_uri is not None)
         with (opened_for_mlflow if needs_mlflow or knows_mlflow else opened_quietly)(settings) as services:
@@ -59,7 +58,7 @@ def add(app: typer.Typer, flags: Flags, cls: type[TyperCommand]) -> None:
             outcome = services.predict.ask(
                 found, inputs, caller=_caller(), patience=Patience(seconds=seconds), lm=other
             )
-            sent = _send(services, outcome)
+            sent = send_trace(console, services, outcome)
         return answer(console, found.uri, outcome, sent)
 
 
@@ -80,15 +79,25 @@ def _caller() -> Caller:
     return Caller(who=system_user(), source="cli")
 
 
-def _send(services: Services, outcome: PredictOutcome) -> Sent | None:
-    """Send the call's trace now; one that cannot be sent waits on disk for the next program that runs here."""
+def send_trace(console: Console, services: Services, outcome: PredictOutcome) -> Sent | None:
+    """Send the call's trace now; one that cannot be sent waits on disk for the next program that runs here.
+
+    Whatever goes wrong is told and no more: the answer is paid for, and is still to be printed.
+    """
     if outcome.trace_id is None:
         return None
     try:
         services.feedback.send()
+        status = services.feedback.trace(outcome.trace_id).status
     except UnavailableError:
         return "waiting"
-    return "sent"
+    except DSPyUIError as exc:
+        console.note(console.sentence(exc))
+        return "waiting"
+    except OSError as exc:
+        console.note(str(exc))
+        return "waiting"
+    return "sent" if status == "stored" else status
 
 
 def answer(console: Console, model: str, outcome: PredictOutcome, sent: Sent | None) -> int:

@@ -23,7 +23,7 @@ from dspyui.domain.uploads import UploadInfo, UploadStore
 from dspyui.errors import BadRequestError, ConflictError, NotFoundError
 from dspyui.services.keys import KeyRules
 from dspyui.services.metrics import MetricService
-from dspyui.services.model_source import ModelSource
+from dspyui.services.model_source import ModelSource, check_from_network
 from dspyui.settings import Settings
 
 # So many rows are tried before the whole is started, and so many are shown of the results.
@@ -123,17 +123,24 @@ class BatchService:
         return job
 
     def submit(self, spec: BatchSpec, *, who: str) -> Job:
-        """Create the batch and queue it. Raises what `create` raises."""
+        """Create the batch and queue it. Raises what `create` raises, also for a program's path from the network."""
+        self._check_network(spec)
         job = self.create(spec, who=who)
         self._queue.submit(job.id)
         return job
 
     def try_rows(self, spec: BatchSpec, *, who: str) -> Job:
         """Queue a batch of the first five rows, which leaves no Run behind. Raises what `create` raises."""
+        self._check_network(spec)
         few = spec.model_copy(update={"limit": TRIED_ROWS, "output": None, "trace_sample": 0.0})
         job = self.create(few, who=who, records=False)
         self._queue.submit(job.id)
         return job
+
+    def _check_network(self, spec: BatchSpec) -> None:
+        """What is queued was asked for over the pages or the API: by somebody elsewhere, where others reach them."""
+        if self._keys.shared:
+            check_from_network(spec.model)
 
     def keep_file(self, name: str, content: bytes) -> UploadInfo:
         """Keep a data file as it is, broken rows and all. Raises BadRequestError when it is no data file."""

@@ -1,6 +1,7 @@
 """Programs by the name a person gives them: a model version, a Run, a job, a file."""
 
 from pathlib import Path
+from stat import S_ISREG
 from typing import Final
 
 from dspyui.domain.batches import BatchModel
@@ -10,6 +11,7 @@ from dspyui.domain.runs import RunStore
 from dspyui.domain.storage import ProgramStore
 from dspyui.errors import BadRequestError, NotFoundError
 
+_NAMED: Final = ("models:/", "runs:/", "job:")
 _MAX_PROGRAM: Final = 256 * 1024 * 1024
 
 
@@ -79,6 +81,12 @@ class ModelSource:
         raise BadRequestError("batch.model_uri", uri=uri, stages=", ".join(STAGES[1:]))
 
 
+def check_from_network(model: str) -> None:
+    """Raise BadRequestError for a path: somebody elsewhere would learn which files this machine has."""
+    if not model.strip().startswith(_NAMED):
+        raise BadRequestError("batch.model_network")
+
+
 def _stage_of(word: str) -> Stage | None:
     return next((stage for stage in STAGES if stage.lower() == word.lower()), None)
 
@@ -86,11 +94,20 @@ def _stage_of(word: str) -> Stage | None:
 def _from_file(path: str) -> CompiledProgram:
     file = Path(path).expanduser()
     try:
-        if file.stat().st_size > _MAX_PROGRAM:
-            raise BadRequestError("batch.model_file", path=path, problem="too large")
-        text = file.read_text(encoding="utf-8")
+        text = _content(file, path).decode()
     except (FileNotFoundError, NotADirectoryError) as exc:
         raise NotFoundError("batch.model_missing", path=path) from exc
-    except (OSError, UnicodeDecodeError) as exc:
+    except (OSError, ValueError) as exc:
         raise BadRequestError("batch.model_file", path=path, problem=str(exc)) from exc
     return CompiledProgram.from_json(text, where=file.name)
+
+
+def _content(file: Path, path: str) -> bytes:
+    """What an ordinary file of at most so many bytes holds: a device never ends, a pipe nobody writes to hangs."""
+    if not S_ISREG(file.stat().st_mode):
+        raise BadRequestError("batch.model_special", path=path)
+    with file.open("rb") as stream:
+        content = stream.read(_MAX_PROGRAM + 1)
+    if len(content) > _MAX_PROGRAM:
+        raise BadRequestError("batch.model_large", path=path, limit=_MAX_PROGRAM // 1024**2)
+    return content

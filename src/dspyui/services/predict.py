@@ -16,7 +16,7 @@ from dspyui.services.batch_rows import model_tags
 from dspyui.services.feedback import FeedbackService
 from dspyui.services.keys import KeyRules
 from dspyui.services.metrics import MetricService
-from dspyui.services.model_source import ModelSource
+from dspyui.services.model_source import ModelSource, check_from_network
 
 # MLflow keeps no longer tags.
 _MAX_TAG = 8000
@@ -48,8 +48,14 @@ class PredictService:
         self._feedback = feedback
         self._keys = keys
 
-    def find(self, model: str) -> BatchModel:
-        """The program that `models:/…`, `runs:/…`, `job:…` or a path names. Raises what `ModelSource.get` raises."""
+    def find(self, model: str, *, from_network: bool = False) -> BatchModel:
+        """The program that `models:/…`, `runs:/…`, `job:…` or a path names. Raises what `ModelSource.get` raises.
+
+        `from_network`: who asks may be elsewhere. Where others reach this program, a path is refused then
+        (BadRequestError).
+        """
+        if from_network and self._keys.shared:
+            check_from_network(model)
         return self._models.get(model)
 
     def warm(self) -> None:

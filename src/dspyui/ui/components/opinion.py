@@ -8,7 +8,7 @@ from nicegui import ui
 
 from dspyui.domain.engine import PredictOutcome
 from dspyui.domain.feedback import CallTrace, Feedback
-from dspyui.domain.signatures import FieldSpec, Row
+from dspyui.domain.signatures import FieldSpec
 from dspyui.errors import BadRequestError, DSPyUIError, UnavailableError
 from dspyui.i18n import Text
 from dspyui.services import Services
@@ -114,9 +114,11 @@ class Opinion:
             with labelled(text("ui.opinion.comment"), text("ui.opinion.comment_help")):
                 made = ui.textarea(on_change=self._typed).props("autogrow rows=1")
                 control(made, text("ui.opinion.comment"), f"{self._mark}-comment")
-            marked(tag("p", text("ui.opinion.correct_lead"), "d-note"), f"{self._mark}-correct")
-            answered = self._outcome.outputs
-            self._correction = RowForm(self._text, self._fields, answered, mark=f"{self._mark}-correct")
+            # Without an answer there is nothing to correct.
+            if self._outcome.fault is None:
+                marked(tag("p", text("ui.opinion.correct_lead"), "d-note"), f"{self._mark}-correct")
+                answered = self._outcome.outputs
+                self._correction = RowForm(text, self._fields, answered, mark=f"{self._mark}-correct")
             with box("d-row"):
                 button(text("ui.opinion.save"), self._save, mark=f"{self._mark}-save", icon="check")
 
@@ -136,10 +138,14 @@ class Opinion:
 
     async def _save(self) -> None:
         """The comment, with the thumb that was pressed; the correction, when a field was changed."""
-        row = self._correction.read(may_be_empty=True) if self._correction else None
-        if row is None:
-            return
-        correction = row if self._is_changed(row) else self._held.correction
+        correction = self._held.correction
+        if self._correction is not None and (changed := self._correction.changed):
+            row = self._correction.read(may_be_empty=True)
+            if row is None:
+                return
+            # What was left alone stays as the model gave it, also where the form cannot show it exactly.
+            kept = {name: value for name, value in self._outcome.outputs.items() if name not in changed}
+            correction = row | kept
         try:
             given = Feedback(
                 thumbs_up=self._held.thumbs_up, comment=self._comment.strip(), correction=correction
@@ -150,9 +156,6 @@ class Opinion:
             self._tell(exc)
             return
         await self._give(given)
-
-    def _is_changed(self, row: Row) -> bool:
-        return any(self._outcome.outputs.get(name) != value for name, value in row.items())
 
     async def _give(self, given: Feedback) -> None:
         if self._is_busy:

@@ -5,6 +5,7 @@ from functools import partial
 from typing import Any, Final, Literal, get_args
 
 from nicegui import ui
+from nicegui.elements.mixins.disableable_element import DisableableElement
 from nicegui.events import UploadEventArguments
 
 from dspyui.domain.batches import BatchModel
@@ -45,8 +46,16 @@ class ProgramChooser:
         self._status: TrackingStatus = self._services.tracking.state().status
         self._kind: Kind = "version" if self._status == "ready" else "job"
         self._value = ""
+        self._is_enabled = True
+        self._adders: list[DisableableElement] = []
         self._region = Region(self._draw, "d-stack-16")
         ui.timer(LOOK_SECONDS, self._look)
+
+    def set_enabled(self, is_enabled: bool) -> None:
+        """Whether a program can be added now."""
+        self._is_enabled = is_enabled
+        for made in self._adders:
+            made.set_enabled(is_enabled)
 
     def _look(self) -> None:
         """MLflow may have come, or gone."""
@@ -57,6 +66,7 @@ class ProgramChooser:
 
     def _draw(self) -> None:
         text = self._text
+        self._adders = []
         reason = _REASONS.get(self._status)
         with box("d-row").props(f'role=group aria-label="{text("ui.test.choose")}"'):
             for kind in get_args(Kind):
@@ -177,7 +187,7 @@ class ProgramChooser:
             on_upload=self._uploaded,
             on_rejected=lambda: ui.notify(text("ui.data.rejected", limit=limit), type="negative"),
         )
-        marked(upload.props("accept=.json flat"), "choose-upload")
+        self._adds(marked(upload.props("accept=.json flat"), "choose-upload"))
         with labelled(text("ui.test.path"), text("ui.test.path_help")):
             made = ui.input(placeholder="program.json", on_change=self._set_value)
             control(made, text("ui.test.path"), "choose-path").props("spellcheck=false")
@@ -191,7 +201,11 @@ class ProgramChooser:
 
     def _draw_add(self) -> None:
         with box("d-row"):
-            button(self._text("ui.test.add"), self._add, mark="add-program", icon="add")
+            self._adds(button(self._text("ui.test.add"), self._add, mark="add-program", icon="add"))
+
+    def _adds(self, made: DisableableElement) -> None:
+        made.set_enabled(self._is_enabled)
+        self._adders.append(made)
 
     def _set_value(self, event: Any) -> None:
         self._value = event.value or ""

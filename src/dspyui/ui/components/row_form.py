@@ -37,6 +37,7 @@ class RowForm:
         self._text = text
         self._fields = tuple(fields)
         self._values: dict[str, Any] = {}
+        self._filled: dict[str, Any] = {}
         self._controls: dict[str, ValueElement[Any]] = {}
         self._notes: dict[str, Tag] = {}
         # Empty values that came with a row: nobody has forgotten them.
@@ -74,6 +75,13 @@ class RowForm:
                 self._given_empty.add(field.name)
             if value is not None and (problem := self._problem(field, value)):
                 self._say(field.name, problem)
+        self._filled = dict(self._values)
+
+    @property
+    def changed(self) -> frozenset[str]:
+        """The fields that hold something else than what was filled in."""
+        names = (field.name for field in self._fields)
+        return frozenset(name for name in names if self._values.get(name) != self._filled.get(name))
 
     def read(self, *, may_be_empty: bool = False) -> Row | None:
         """The row in its fields' types; None once it is told at each field what is missing or wrong.

@@ -38,12 +38,15 @@ from dspyui.ui.frame import Page, framed
 from dspyui.ui.visitor import who
 
 STOP_SECONDS: Final = 120
+# Of a row in an address; Python itself gives up on numbers of thousands of digits.
+_MOST_DIGITS: Final = 9
 
 
 def test_page(services: Services, models: Sequence[str], data: str, row: str) -> None:
     """The page; `models` are those the address names, `data` and `row` (from 1) the row that stands in the form."""
+    number = int(row) if row.isdecimal() and len(row) <= _MOST_DIGITS else 0
     with framed(services, "test") as page:
-        _Test(page, models, data, int(row) - 1 if row.isdecimal() and int(row) else 0)
+        _Test(page, models, data, max(number - 1, 0))
 
 
 class _Test:
@@ -101,11 +104,14 @@ class _Test:
             self._add(Chosen(model=asked))
             return
         try:
-            model = await off_loop(self._services.predict.find, asked)
+            model = await off_loop(self._find, asked)
         except DSPyUIError as exc:
             self._tell(exc, asked)
             return
         self._add(Chosen(model=model, asked=asked))
+
+    def _find(self, asked: str) -> BatchModel:
+        return self._services.predict.find(asked, from_network=True)
 
     def _add(self, chosen: Chosen) -> None:
         if self._answers.is_deleted:
@@ -234,6 +240,7 @@ class _Test:
 
     def _show_buttons(self) -> None:
         is_asking = self._cancelled is not None
+        self._chooser.set_enabled(not is_asking)
         self._run_button.set_visibility(not is_asking)
         self._run_button.set_enabled(bool(self._lanes))
         self._stop_button.set_visibility(is_asking)
