@@ -310,6 +310,19 @@ def package(tmp_path, monkeypatch):
         del sys.modules[name]
 
 
+REASONING_OR_NOT = (
+    "openai/gpt-5-mini", "openai/openai/gpt-5-mini", "openai/GPT-5", "openai/gpt-5.1", "openai/gpt-5-chat-latest",
+    "openai/o3", "openai/o3-mini-2026-01-31", "openai/o3-deep-research", "openai/o1x", "openai/o1",
+    "openai/Qwen/O4-Mini", "openai/gpt-4o", "openai/llama-3",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("model", REASONING_OR_NOT)
+def test_it_tells_the_models_that_think_first_as_dspyui_does(model_code, model):
+    kept = model_code.own_name(model, "http://127.0.0.1:1/v1") == model
+    assert kept == LMSpec(model=model).is_reasoning
+
+
 def test_a_program_changed_by_hand_is_refused(model_code, package):
     for place, value in (("name", "thing"), ("type", "int")):
         document = json.loads(compiled().to_json())
