@@ -371,6 +371,33 @@ def test_a_version_of_someone_else_is_not_ours_to_load(registry, request_for, cl
     assert caught.value.code == "registry.no_program"
 
 
+def test_files_that_mlflow_does_not_hand_out_are_told_and_asked_for_again(
+    settings, request_for, client, tmp_path, mlflow_address
+):
+    request = request_for()
+    client.create_registered_model(request.name)
+    run = client.get_run(request.run_id)
+    # The last two are a date that cannot be, and brackets without end.
+    texts = ("flavors: {dspy: {model_path: data/model.pkl}}", "at: 2026-13-45 00:00:00", "[" * 5000)
+    for number, text in enumerate(texts, start=1):
+        (tmp_path / "MLmodel").write_text(text, encoding="utf-8")
+        client.log_artifact(request.run_id, str(tmp_path / "MLmodel"), f"other{number}")
+        client.create_model_version(request.name, f"{run.info.artifact_uri}/other{number}", request.run_id)
+
+    def code(version):
+        return registry.unloadable(version).code
+
+    with Proxy(mlflow_address, lambda _method, path: 500 if path.endswith("/MLmodel") else None) as proxy:
+        registry = MlflowModelRegistry(settings, StaticTracking(proxy.address))
+        versions = [registry.get_version(request.name, number) for number in (1, 2, 3)]
+        assert code(versions[0]) == "mlflow.refused"
+        with pytest.raises(FailedError):
+            registry.program(versions[0])
+        proxy.rule = lambda _method, _path: None
+        codes = [code(version) for version in versions]
+    assert codes == ["registry.only_pickle", "registry.no_program", "registry.no_program"]
+
+
 def test_stages_stand_in_stage_alias_and_tags(registry, request_for, client):
     version = register(registry, request_for(stage="Production"))
     held = client.get_model_version(version.name, "1")
