@@ -13,11 +13,13 @@ from dspyui.domain.registry import (
     ModelVersion,
     RegisteredModel,
     Stage,
+    StageChange,
     check_alias,
     check_description,
     check_tag,
 )
 from dspyui.errors import BadRequestError, ConflictError, NotFoundError
+from dspyui.i18n import Text
 from dspyui.services.gate import GateService
 
 # Versions of other tools are looked into one by one.
@@ -167,6 +169,19 @@ class ModelService:
             held = ", ".join(f"{alias} → {number}" for alias, number in sorted(found.aliases.items()))
             raise ConflictError("registry.model_has_alias", name=name, aliases=held)
         self._registry.delete_model(name)
+
+
+def reasons(change: StageChange, text: Text) -> tuple[str, ...]:
+    """Why a change was made, with what the gate said and what was typed, in the language of whoever reads it."""
+    if change.by is not None:
+        return (text("ui.stage.replaced", version=change.by),)
+    said = [text("ui.stage.rolled_back")] if change.kind == "rollback" else []
+    said += [change.why] if change.why else []
+    if change.gate is not None:
+        said.append(change.gate.result.sentence(text.language))
+        if change.gate.confirmed:
+            said.append(text("ui.stage.was_confirmed", typed=change.gate.confirmed))
+    return tuple(said)
 
 
 def _reason(why: str) -> str:
