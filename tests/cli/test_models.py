@@ -53,8 +53,10 @@ def test_the_gate_stands_before_a_promotion_here_too(dspyui, world):
     assert "Worse than version 1" in said.err
     said = dspyui("models", "promote", NAME, "2", *WHY, "--confirm", NAME, "--json")
     assert (said.code, said.document["stage"]) == (0, "Production")
-    back = dspyui("models", "rollback", NAME, *WHY)
+    back = dspyui("models", "rollback", NAME, *WHY, "--from", "2")
     assert back.out.startswith(f"Registered model '{NAME}', version 1: Production.\n")
+    again = dspyui("models", "rollback", NAME, *WHY, "--from", "2", "--json")
+    assert (again.code, again.document["error"]["code"]) == (2, "registry.no_holder")
     told = dspyui("models", "show", NAME, "2", "--lang", "zh_CN").out
     assert "Production → Archived。由版本 1 取代" in told
     assert "差于处于 Production 的版本 1" in told

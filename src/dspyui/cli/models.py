@@ -209,19 +209,21 @@ def _tell_moved(console: Console, moved: ModelVersion) -> None:
 
 def _add_rollback(app: typer.Typer, flags: Flags, cls: type[TyperCommand]) -> None:
     name_argument, why_option = _name(flags), _why(flags)
+    from_option = typer.Option(None, "--from", metavar="VERSION", help=flags.text("cli.models.holder"))
     json_flag, lang_flag, mlflow_flag = flags.json, flags.lang, flags.mlflow
 
     @app.command("rollback", cls=cls, help=flags.text("cli.models.rollback"))
     def rollback(
         name: str = name_argument,
         why: str = why_option,
+        holder: int | None = from_option,
         mlflow: bool = mlflow_flag,
         as_json: bool = json_flag,
         lang: str | None = lang_flag,
     ) -> int:
         console = flags.console(as_json=as_json, lang=lang)
         with _opened(console, mlflow=mlflow) as services:
-            moved = services.models.roll_back(name, who=_who(), why=why)
+            moved = services.models.roll_back(name, who=_who(), why=why, holder=holder)
         _tell_moved(console, moved)
         return 0
 

@@ -97,22 +97,32 @@ class ModelService:
 
     def rollback_target(self, name: str) -> int | None:
         """The version that a rollback would put into Production; None when there was none before."""
-        held = self._registry.get_model(name).production
-        holder = None if held is None else held.version
-        known = previous_production(self._registry.search_versions(name, promoted=True), holder)
-        # Only where nothing is marked is every version's record read, of which there may be a thousand.
-        return known or previous_production(self._registry.search_versions(name), holder)
+        return self._before(name, self._holder(name))
 
-    def roll_back(self, name: str, *, who: str, why: str) -> ModelVersion:
+    def roll_back(self, name: str, *, who: str, why: str, holder: int | None = None) -> ModelVersion:
         """Put the version back that was in Production before. The gate is not asked: it was good enough once.
 
-        Raises BadRequestError without a reason, NotFoundError when there is none.
+        With `holder`, the version that is to leave Production, it can be repeated: it does not go a step further.
+        Raises BadRequestError without a reason, NotFoundError when there is none, ConflictError when another version
+        than `holder` is in Production.
         """
         reason = _reason(why)
-        target = self.rollback_target(name)
+        found = self._holder(name)
+        if holder not in {None, found}:
+            raise ConflictError("registry.no_holder", name=name, version=holder)
+        target = self._before(name, found)
         if target is None:
             raise NotFoundError("registry.no_previous", name=name)
         return self._registry.set_stage(name, target, "Production", who=who, why=reason, kind="rollback")
+
+    def _holder(self, name: str) -> int | None:
+        held = self._registry.get_model(name).production
+        return None if held is None else held.version
+
+    def _before(self, name: str, holder: int | None) -> int | None:
+        known = previous_production(self._registry.search_versions(name, promoted=True), holder)
+        # Only where nothing is marked is every version's record read, of which there may be a thousand.
+        return known or previous_production(self._registry.search_versions(name), holder)
 
     def set_alias(self, name: str, alias: str, version: int) -> ModelVersion:
         """Raises BadRequestError for an alias that cannot be, NotFoundError."""
