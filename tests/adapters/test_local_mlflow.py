@@ -62,6 +62,21 @@ def test_a_question_takes_less_than_the_three_seconds_that_are_promised():
 # Switched off.
 
 
+@pytest.mark.parametrize("text", [b"user = x", b"[mlflow]\nmlflow_tracking_password = \xff"])
+def test_a_damaged_file_of_logins_is_told_and_stops_nothing(make, environ, text):
+    file = Path(environ["HOME"]) / ".mlflow" / "credentials"
+    file.parent.mkdir()
+    file.write_bytes(text)
+    assert make(MLFLOW_ENABLED="false").state().status == "off"
+    with FakeMlflow() as found:
+        for state in (
+            started(make(MLFLOW_TRACKING_URI=found.address)),
+            started(make(force_local=True)),
+        ):
+            assert (state.status, state.problem) == ("unreachable", "denied")
+            assert state.detail.startswith("~/.mlflow/credentials: ")
+
+
 def test_off_nothing_is_looked_for(make, tmp_path):
     server = make(MLFLOW_ENABLED="false")
     assert started(server).status == "off"

@@ -310,6 +310,19 @@ def package(tmp_path, monkeypatch):
         del sys.modules[name]
 
 
+REASONING_OR_NOT = (
+    "openai/gpt-5-mini", "openai/openai/gpt-5-mini", "openai/GPT-5", "openai/gpt-5.1", "openai/gpt-5-chat-latest",
+    "openai/o3", "openai/o3-mini-2026-01-31", "openai/o3-deep-research", "openai/o1x", "openai/o1",
+    "openai/Qwen/O4-Mini", "openai/gpt-4o", "openai/llama-3",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("model", REASONING_OR_NOT)
+def test_it_tells_the_models_that_think_first_as_dspyui_does(model_code, model):
+    kept = model_code.own_name(model, "http://127.0.0.1:1/v1") == model
+    assert kept == LMSpec(model=model).is_reasoning
+
+
 def test_a_program_changed_by_hand_is_refused(model_code, package):
     for place, value in (("name", "thing"), ("type", "int")):
         document = json.loads(compiled().to_json())
@@ -356,6 +369,33 @@ def test_a_version_of_someone_else_is_not_ours_to_load(registry, request_for, cl
     with pytest.raises(NotFoundError) as caught:
         registry.program(version)
     assert caught.value.code == "registry.no_program"
+
+
+def test_files_that_mlflow_does_not_hand_out_are_told_and_asked_for_again(
+    settings, request_for, client, tmp_path, mlflow_address
+):
+    request = request_for()
+    client.create_registered_model(request.name)
+    run = client.get_run(request.run_id)
+    # The last two are a date that cannot be, and brackets without end.
+    texts = ("flavors: {dspy: {model_path: data/model.pkl}}", "at: 2026-13-45 00:00:00", "[" * 5000)
+    for number, text in enumerate(texts, start=1):
+        (tmp_path / "MLmodel").write_text(text, encoding="utf-8")
+        client.log_artifact(request.run_id, str(tmp_path / "MLmodel"), f"other{number}")
+        client.create_model_version(request.name, f"{run.info.artifact_uri}/other{number}", request.run_id)
+
+    def code(version):
+        return registry.unloadable(version).code
+
+    with Proxy(mlflow_address, lambda _method, path: 500 if path.endswith("/MLmodel") else None) as proxy:
+        registry = MlflowModelRegistry(settings, StaticTracking(proxy.address))
+        versions = [registry.get_version(request.name, number) for number in (1, 2, 3)]
+        assert code(versions[0]) == "mlflow.refused"
+        with pytest.raises(FailedError):
+            registry.program(versions[0])
+        proxy.rule = lambda _method, _path: None
+        codes = [code(version) for version in versions]
+    assert codes == ["registry.only_pickle", "registry.no_program", "registry.no_program"]
 
 
 def test_stages_stand_in_stage_alias_and_tags(registry, request_for, client):

@@ -186,6 +186,27 @@ def test_a_move_that_broke_off_in_the_middle_completes_when_it_is_repeated(
     assert client.get_model_version(name, "2").current_stage == "Production"
 
 
+def test_who_made_room_has_an_entry_also_when_writing_it_failed_the_first_time(
+    settings, registry, mlflow_address, client, name
+):
+    # As MLflow's own client leaves it: nothing says yet that it was in Production.
+    client.transition_model_version_stage(name, "1", "Production")
+    moved = []
+
+    def rule(_method, path):
+        moved.extend([path] if "transition-stage" in path else [])
+        return 400 if moved and path.endswith("/set-tag") else None
+
+    with Proxy(mlflow_address, rule) as proxy:
+        broken = MlflowModelRegistry(settings, StaticTracking(proxy.address))
+        with pytest.raises(FailedError):
+            broken.set_stage(name, 2, "Production", who="b", why="better")
+    registry.set_stage(name, 2, "Production", who="b", why="better")
+    assert [(e["who"], e["to"], e["by"]) for e in entries(client, name, 1)] == [("b", "Archived", 2)]
+    assert client.get_model_version(name, "1").current_stage == "Archived"
+    assert {v.version for v in registry.search_versions(name, promoted=True)} == {1, 2}
+
+
 @pytest.mark.parametrize("kind", ["/registered-models/alias", "/model-versions/set-tag"])
 def test_what_mlflows_database_refuses_because_another_was_faster_is_set_again(
     settings, registry, mlflow_address, name, kind

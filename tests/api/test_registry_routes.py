@@ -69,7 +69,9 @@ def test_a_promotion_tells_what_it_needs_and_who_did_it_is_kept(client, world, t
         "worse",
         NAME,
     )
-    back = client.post(f"{two}/rollback", json=WHY).json()
+    back = client.post(f"{two}/rollback", json={**WHY, "holder": 2}).json()
+    again = client.post(f"{two}/rollback", json={**WHY, "holder": 2})
+    assert (again.status_code, again.json()["code"]) == (409, "registry.no_holder")
     assert (back["version"], back["stage"], back["history"][-1]["kind"]) == (1, "Production", "rollback")
     left = client.get(f"{two}/versions/2").json()["history"][-1]
     assert (left["to_stage"], left["by"]) == ("Archived", 1)

@@ -72,9 +72,12 @@ def test_a_question_that_is_none_is_refused(client, world, asked, code):
 def test_an_odd_number_breaks_nothing(client, world):
     trace = call()
     world.traces.put("r1", trace)
-    world.traces.assess(trace, "loss", float("nan"))
+    odd = float("nan")
+    for value in (odd, [1.0, odd, "x"], {"a": {"b": [-float("inf")]}}):
+        world.traces.assess(trace, "loss", value)
     told = client.get("/api/runs/r1/traces").json()
-    assert told["traces"][0]["assessments"][0]["value"] is None
+    values = [said["value"] for said in told["traces"][0]["assessments"]]
+    assert values == [None, [1.0, None, "x"], {"a": {"b": [None]}}]
 
 
 def test_a_run_that_is_not_there_and_a_server_that_is_away_are_told(client, world):

@@ -1,7 +1,9 @@
 """Commands run inside the test's own process, with what they said and how they ended."""
 
+import io
 import json
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -42,3 +44,18 @@ def dspyui(
     yield command
     for number, handler in before.items():
         signal.signal(number, handler)
+
+
+@pytest.fixture
+def answers(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Somebody at a terminal, who types this."""
+
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    def type_(words: str) -> None:
+        monkeypatch.setattr(sys, "stdin", Terminal(words))
+        monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+
+    return type_

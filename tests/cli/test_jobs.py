@@ -1,8 +1,5 @@
 """`dspyui jobs`: what the pages can do to jobs, from a terminal or a script."""
 
-import io
-import sys
-
 import pytest
 
 from dspyui.domain.batches import BatchSpec
@@ -33,21 +30,6 @@ def batch(world, tmp_path):
     job = world.services.batches.submit(BatchSpec.model_validate(spec), who="tester")
     finish(world, job.id)
     return job.id
-
-
-@pytest.fixture
-def answers(monkeypatch):
-    """Somebody at a terminal, who types this."""
-
-    class Terminal(io.StringIO):
-        def isatty(self):
-            return True
-
-    def type_(words):
-        monkeypatch.setattr(sys, "stdin", Terminal(words))
-        monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
-
-    return type_
 
 
 def test_jobs_are_listed_and_filtered(dspyui, world, batch):

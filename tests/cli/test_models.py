@@ -53,9 +53,14 @@ def test_the_gate_stands_before_a_promotion_here_too(dspyui, world):
     assert "Worse than version 1" in said.err
     said = dspyui("models", "promote", NAME, "2", *WHY, "--confirm", NAME, "--json")
     assert (said.code, said.document["stage"]) == (0, "Production")
-    back = dspyui("models", "rollback", NAME, *WHY)
+    back = dspyui("models", "rollback", NAME, *WHY, "--from", "2")
     assert back.out.startswith(f"Registered model '{NAME}', version 1: Production.\n")
-    assert "Production → Archived" in dspyui("models", "show", NAME, "2").out
+    again = dspyui("models", "rollback", NAME, *WHY, "--from", "2", "--json")
+    assert (again.code, again.document["error"]["code"]) == (2, "registry.no_holder")
+    told = dspyui("models", "show", NAME, "2", "--lang", "zh_CN").out
+    assert "Production → Archived。由版本 1 取代" in told
+    assert "差于处于 Production 的版本 1" in told
+    assert f"已输入“{NAME}”确认。" in told
     history = world.registry.get_version(NAME, 1).history
     assert [(change.kind, change.why) for change in history][-1] == ("rollback", "because")
     moved = dspyui("models", "promote", NAME, "2", "--stage", "staging", *WHY, "--json").document
@@ -75,15 +80,32 @@ def test_aliases_labels_and_deletions(dspyui, world):
     assert dspyui("models", "describe", NAME, "--description", "whole").code == 0
     assert world.registry.get_model(NAME).description == "whole"
     assert dspyui("models", "delete", NAME, "2", "--yes").code == 0
-    assert dspyui("models", "delete", NAME, "--yes", "--json").document["status"] == "deleted"
+    document = dspyui("models", "delete", NAME, "--yes", "--json").document
+    assert document == {"deleted": NAME, "version": None}
     assert dspyui("models", "show", NAME, "--json").document["error"]["code"] == "registry.no_model"
+
+
+def test_on_a_terminal_it_is_asked_before_deleting(dspyui, world, answers):
+    answers("\n")
+    said = dspyui("models", "delete", NAME, "2")
+    assert said.code == 130
+    assert "Version 2 of" in said.err
+    assert world.registry.get_version(NAME, 2)
+    answers("y\n")
+    assert dspyui("models", "delete", NAME).code == 0
+    assert world.registry.search_versions(NAME) == ()
+
+
+def test_that_tracking_is_off_is_said_where_it_was_asked_for(dspyui, world, monkeypatch):
+    monkeypatch.setenv("MLFLOW_ENABLED", "false")
+    assert "MLFLOW_ENABLED" in dspyui("models", "list", "--mlflow").err
 
 
 @pytest.mark.parametrize(
     ("arguments", "code"),
     [
-        (("delete", NAME), "cli.models_yes"),
-        (("delete", NAME, "1"), "cli.models_yes"),
+        (("delete", NAME), "cli.yes_needed"),
+        (("delete", NAME, "1"), "cli.yes_needed"),
         (("alias", NAME, "champion"), "cli.models_alias"),
         (("alias", NAME, "champion", "1", "--remove"), "cli.models_alias"),
         (("describe", NAME), "cli.models_describe"),

@@ -249,7 +249,12 @@ def test_a_rollback_puts_the_one_before_back_and_the_gate_is_not_asked(world, sh
     assert (entry.who, entry.why, entry.kind) == ("韩梅梅", "wrong prices", "rollback")
     assert last(models, 3).by == 2
     # Another step goes further back, not to and fro.
-    assert models.roll_back(NAME, who="a", why="w").version == 1
+    with pytest.raises(ConflictError) as caught:
+        # The same request once more, after its answer was lost.
+        models.roll_back(NAME, who="a", why="w", holder=3)
+    assert caught.value.code == "registry.no_holder"
+    told(caught.value, NAME, "3")
+    assert models.roll_back(NAME, who="a", why="w", holder=2).version == 1
     with pytest.raises(NotFoundError) as caught:
         models.roll_back(NAME, who="a", why="w")
     assert caught.value.code == "registry.no_previous"

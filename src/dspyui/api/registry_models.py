@@ -210,9 +210,10 @@ class StageBody(_Model):
 
 
 class RollbackBody(_Model):
-    """Why the version before is put back."""
+    """Why the version before is put back; `holder`, the version that leaves, makes the request safe to repeat."""
 
     why: str
+    holder: int | None = None
 
 
 class AliasBody(_Model):

@@ -115,7 +115,8 @@ def set_stage(name: str, version: int, body: StageBody, request: Request, api: A
 @router.post("/{name}/rollback")
 def roll_back(name: str, body: RollbackBody, request: Request, api: ApiDep) -> VersionDetail:
     """Put the version back that was in Production before."""
-    return _told(api.services.models.roll_back(name, who=who(request, api), why=body.why), request, api)
+    moved = api.services.models.roll_back(name, who=who(request, api), why=body.why, holder=body.holder)
+    return _told(moved, request, api)
 
 
 @router.put("/{name}/aliases/{alias}")

@@ -1,6 +1,7 @@
 """What the API tells of traces."""
 
 import math
+from collections.abc import Mapping
 from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict
@@ -25,13 +26,15 @@ class TraceListResponse(BaseModel):
 def _finite(trace: ListedTrace) -> ListedTrace:
     # Other programs record what they like, and JSON has no such numbers.
     assessments = tuple(
-        said.model_copy(update={"value": None if _is_odd(said.value) else said.value})
-        for said in trace.assessments
+        said.model_copy(update={"value": _without_odd(said.value)}) for said in trace.assessments
     )
-    return trace.model_copy(
-        update={"assessments": assessments, "cost": None if _is_odd(trace.cost) else trace.cost}
-    )
+    return trace.model_copy(update={"assessments": assessments, "cost": _without_odd(trace.cost)})
 
 
-def _is_odd(value: Any) -> bool:
-    return isinstance(value, float) and not math.isfinite(value)
+def _without_odd(value: Any) -> Any:
+    """The same, with None in the place of each number that is none or has no end."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: _without_odd(each) for key, each in value.items()}
+    return [_without_odd(each) for each in value] if isinstance(value, list | tuple) else value

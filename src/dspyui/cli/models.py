@@ -10,12 +10,11 @@ from typer.core import TyperCommand
 from dspyui.cli.console import Console
 from dspyui.cli.flags import Flags
 from dspyui.cli.register import checked_stage
-from dspyui.cli.session import opened_for_mlflow
+from dspyui.cli.session import load_settings, opened_for_mlflow
 from dspyui.domain.registry import PAGE_MODELS, STAGES, ModelQuery, ModelVersion, RegisteredModel
 from dspyui.errors import BadRequestError
 from dspyui.services import Services
-from dspyui.services.models import ListedVersion, ModelDetail
-from dspyui.settings import Settings
+from dspyui.services.models import ListedVersion, ModelDetail, reasons
 
 _AUDIT: Final = "dspyui.audit."
 
@@ -28,8 +27,7 @@ def add(app: typer.Typer, flags: Flags, cls: type[TyperCommand]) -> None:
 
 @contextmanager
 def _opened(console: Console, *, mlflow: bool) -> Iterator[Services]:
-    settings = Settings.load(language=console.language, force_local_mlflow=mlflow or None)
-    with opened_for_mlflow(settings) as services:
+    with opened_for_mlflow(load_settings(console, mlflow=mlflow)) as services:
         yield services
 
 
@@ -169,7 +167,7 @@ def _version_lines(console: Console, version: ModelVersion) -> tuple[str, ...]:
             who=change.who,
             before=change.from_stage,
             after=change.to_stage,
-            why=change.why,
+            why=" ".join(reasons(change, console.text)) or "–",
         )
         lines.append(f"  {said}")
     return (*lines, version.url)
@@ -211,19 +209,21 @@ def _tell_moved(console: Console, moved: ModelVersion) -> None:
 
 def _add_rollback(app: typer.Typer, flags: Flags, cls: type[TyperCommand]) -> None:
     name_argument, why_option = _name(flags), _why(flags)
+    from_option = typer.Option(None, "--from", metavar="VERSION", help=flags.text("cli.models.holder"))
     json_flag, lang_flag, mlflow_flag = flags.json, flags.lang, flags.mlflow
 
     @app.command("rollback", cls=cls, help=flags.text("cli.models.rollback"))
     def rollback(
         name: str = name_argument,
         why: str = why_option,
+        holder: int | None = from_option,
         mlflow: bool = mlflow_flag,
         as_json: bool = json_flag,
         lang: str | None = lang_flag,
     ) -> int:
         console = flags.console(as_json=as_json, lang=lang)
         with _opened(console, mlflow=mlflow) as services:
-            moved = services.models.roll_back(name, who=_who(), why=why)
+            moved = services.models.roll_back(name, who=_who(), why=why, holder=holder)
         _tell_moved(console, moved)
         return 0
 
@@ -304,30 +304,27 @@ def _tags(given: list[str]) -> dict[str, str]:
 
 def _add_delete(app: typer.Typer, flags: Flags, cls: type[TyperCommand]) -> None:
     name_argument, version_argument = _name(flags), _version(flags, required=False)
-    yes_option = typer.Option(False, "--yes", help=flags.text("cli.models.yes"))
-    json_flag, lang_flag, mlflow_flag = flags.json, flags.lang, flags.mlflow
+    json_flag, lang_flag, mlflow_flag, yes_flag = flags.json, flags.lang, flags.mlflow, flags.yes
 
     @app.command("delete", cls=cls, help=flags.text("cli.models.delete"))
     def delete(
         name: str = name_argument,
         version: int | None = version_argument,
-        yes: bool = yes_option,
+        yes: bool = yes_flag,
         mlflow: bool = mlflow_flag,
         as_json: bool = json_flag,
         lang: str | None = lang_flag,
     ) -> int:
         console = flags.console(as_json=as_json, lang=lang)
-        if not yes:
-            what = f" {name}" if version is None else f" {name}/{version}"
-            raise BadRequestError("cli.models_yes", what=what.strip())
+        key = "model" if version is None else "version"
+        console.confirm(console.text(f"ui.{key}.delete_body", name=name, version=version), yes=yes)
         with _opened(console, mlflow=mlflow) as services:
             if version is None:
                 services.models.delete_model(name)
             else:
                 services.models.delete_version(name, version)
-        key = "deleted_model" if version is None else "deleted_version"
-        said = console.text(f"cli.models.{key}", name=name, version=version)
-        console.answer({"name": name, "version": version, "status": "deleted"}, (said,))
+        said = console.text(f"cli.models.deleted_{key}", name=name, version=version)
+        console.answer({"deleted": name, "version": version}, (said,))
         return 0
 
 

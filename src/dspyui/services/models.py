@@ -13,11 +13,13 @@ from dspyui.domain.registry import (
     ModelVersion,
     RegisteredModel,
     Stage,
+    StageChange,
     check_alias,
     check_description,
     check_tag,
 )
 from dspyui.errors import BadRequestError, ConflictError, NotFoundError
+from dspyui.i18n import Text
 from dspyui.services.gate import GateService
 
 # Versions of other tools are looked into one by one.
@@ -95,22 +97,32 @@ class ModelService:
 
     def rollback_target(self, name: str) -> int | None:
         """The version that a rollback would put into Production; None when there was none before."""
-        held = self._registry.get_model(name).production
-        holder = None if held is None else held.version
-        # Only where nothing is marked, by an earlier DSPyUI, is every record read, of which there may be a thousand.
-        versions = self._registry.search_versions(name, promoted=True) or self._registry.search_versions(name)
-        return previous_production(versions, holder)
+        return self._before(name, self._holder(name))
 
-    def roll_back(self, name: str, *, who: str, why: str) -> ModelVersion:
+    def roll_back(self, name: str, *, who: str, why: str, holder: int | None = None) -> ModelVersion:
         """Put the version back that was in Production before. The gate is not asked: it was good enough once.
 
-        Raises BadRequestError without a reason, NotFoundError when there is none.
+        With `holder`, the version that is to leave Production, it can be repeated: it does not go a step further.
+        Raises BadRequestError without a reason, NotFoundError when there is none, ConflictError when another version
+        than `holder` is in Production.
         """
         reason = _reason(why)
-        target = self.rollback_target(name)
+        found = self._holder(name)
+        if holder not in {None, found}:
+            raise ConflictError("registry.no_holder", name=name, version=holder)
+        target = self._before(name, found)
         if target is None:
             raise NotFoundError("registry.no_previous", name=name)
         return self._registry.set_stage(name, target, "Production", who=who, why=reason, kind="rollback")
+
+    def _holder(self, name: str) -> int | None:
+        held = self._registry.get_model(name).production
+        return None if held is None else held.version
+
+    def _before(self, name: str, holder: int | None) -> int | None:
+        # Only where nothing is marked, by an earlier DSPyUI, is every record read, of which there may be a thousand.
+        versions = self._registry.search_versions(name, promoted=True) or self._registry.search_versions(name)
+        return previous_production(versions, holder)
 
     def set_alias(self, name: str, alias: str, version: int) -> ModelVersion:
         """Raises BadRequestError for an alias that cannot be, NotFoundError."""
@@ -167,6 +179,19 @@ class ModelService:
             held = ", ".join(f"{alias} → {number}" for alias, number in sorted(found.aliases.items()))
             raise ConflictError("registry.model_has_alias", name=name, aliases=held)
         self._registry.delete_model(name)
+
+
+def reasons(change: StageChange, text: Text) -> tuple[str, ...]:
+    """Why a change was made, with what the gate said and what was typed, in the language of whoever reads it."""
+    if change.by is not None:
+        return (text("ui.stage.replaced", version=change.by),)
+    said = [text("ui.stage.rolled_back")] if change.kind == "rollback" else []
+    said += [change.why] if change.why else []
+    if change.gate is not None:
+        said.append(change.gate.result.sentence(text.language))
+        if change.gate.confirmed:
+            said.append(text("ui.stage.was_confirmed", typed=change.gate.confirmed))
+    return tuple(said)
 
 
 def _reason(why: str) -> str:

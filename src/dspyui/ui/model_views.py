@@ -15,6 +15,7 @@ from dspyui.domain.registry import (
     StageChange,
 )
 from dspyui.i18n import Text
+from dspyui.services.models import reasons
 from dspyui.ui import formats
 from dspyui.ui.elements import Tone
 
@@ -78,13 +79,5 @@ def other_tags(tags: Mapping[str, str]) -> dict[str, str]:
 
 
 def why_of(change: StageChange, text: Text) -> str:
-    """The reason of a change, with what the gate said and what was typed."""
-    if change.by is not None:
-        return text("ui.stage.replaced", version=change.by)
-    said = [text("ui.stage.rolled_back")] if change.kind == "rollback" else []
-    said += [change.why] if change.why else []
-    if change.gate is not None:
-        said.append(change.gate.result.sentence(text.language))
-        if change.gate.confirmed:
-            said.append(text("ui.stage.was_confirmed", typed=change.gate.confirmed))
-    return "\n".join(said) or "–"
+    """The reason of a change, with what the gate said and what was typed; a dash where nothing is known."""
+    return "\n".join(reasons(change, text)) or "–"

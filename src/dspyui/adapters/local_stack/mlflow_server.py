@@ -48,7 +48,7 @@ class MlflowServer:
         self._default_address = default_address
         spec = mlflow_spec(settings, first_port)
         self._hold = Hold(replace(spec, command=command or spec.command), mlflow_environment(settings))
-        self._login = login_kind(settings.child_environment)
+        self._login = login_kind(settings.child_environment) if settings.mlflow_enabled else "none"
         self._state = TrackingState(
             status="starting" if settings.mlflow_enabled else "off", login=self._login
         )
@@ -147,9 +147,13 @@ class MlflowServer:
                 self._pause(STARTING_EVERY if kept.status == "starting" else READY_EVERY)
                 continue
             if contact is None or contact.address != kept.address:
-                contact = _Contact(Prober(kept.address, {}))
+                contact = _Contact(Prober(kept.address, self._own_login()))
             self._tell(_remote_state(kept.address, "local", contact.ask()))
             self._pause(min(contact.next_look, READY_EVERY))
+
+    def _own_login(self) -> Mapping[str, str]:
+        # The server wants none, but MLflow's client reads its file in any case, and a damaged one is to be told.
+        return {name: value for name, value in self._settings.child_environment.items() if name == "HOME"}
 
     def _look(self) -> KeptState:
         try:

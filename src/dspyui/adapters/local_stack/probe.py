@@ -48,6 +48,10 @@ def is_loopback(address: str) -> bool:
         return host == "localhost" or host.endswith(".localhost")
 
 
+class _LoginFileError(ValueError):
+    """MLflow's own file for logins is damaged: its client fails of it with every request."""
+
+
 class Prober:
     """Asks one address again and again. `environment` may hold MLflow's own variables for its login and TLS."""
 
@@ -111,7 +115,11 @@ def _judged(health: str, version: str) -> Answer | Silence:
 
 def login_kind(environment: Mapping[str, str]) -> TrackingLogin:
     """How MLflow's client would log in: user and password go before a token."""
-    if _login(environment) is None:
+    try:
+        login = _login(environment)
+    except _LoginFileError:
+        return "file"
+    if login is None:
         return "token" if environment.get("MLFLOW_TRACKING_TOKEN") else "none"
     given = all(environment.get(name) for name in _USER_AND_PASSWORD)
     return "password" if given else "file"
@@ -132,14 +140,26 @@ def _client(address: str, environment: Mapping[str, str]) -> httpx.Client:
 
 
 def _login(environment: Mapping[str, str]) -> tuple[str, str] | None:
-    """User and password as MLflow's client finds them: in the environment, else in `~/.mlflow/credentials`."""
+    """User and password as MLflow's client finds them: in the environment, else in `~/.mlflow/credentials`.
+
+    Raises _LoginFileError.
+    """
     kept = configparser.ConfigParser(interpolation=None)
-    if home := environment.get("HOME"):
-        kept.read(Path(home) / ".mlflow" / "credentials", encoding="utf-8")
+    if (home := environment.get("HOME")) and (damage := _read(kept, Path(home) / ".mlflow" / "credentials")):
+        raise _LoginFileError(f"~/.mlflow/credentials: {damage}")
     user, password = (
         environment.get(name) or kept.get("mlflow", name.lower(), fallback="") for name in _USER_AND_PASSWORD
     )
     return (user, password) if user and password else None
+
+
+def _read(kept: configparser.ConfigParser, file: Path) -> str:
+    """Why the file cannot be understood; empty when it can, or is not there. Never its words, one is the password."""
+    try:
+        kept.read(file, encoding="utf-8")
+    except (configparser.Error, UnicodeDecodeError) as exc:
+        return type(exc).__name__
+    return ""
 
 
 def _verification(address: str, environment: Mapping[str, str]) -> ssl.SSLContext | bool:
@@ -176,6 +196,7 @@ _PROBLEMS: tuple[tuple[type[BaseException], TrackingProblem], ...] = (
     (socket.gaierror, "dns"),
     (ssl.SSLError, "tls"),
     (TimeoutError, "timeout"),
+    (_LoginFileError, "denied"),
     (httpx.TimeoutException, "timeout"),
     (httpx.RemoteProtocolError, "not_mlflow"),
 )

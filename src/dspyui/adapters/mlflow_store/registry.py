@@ -5,6 +5,7 @@ are kept three times, so that they outlive MLflow's own: see `stages`.
 """
 
 import json
+import posixpath
 import re
 import tempfile
 import threading
@@ -245,19 +246,31 @@ class MlflowModelRegistry:
     def program(self, version: ModelVersion) -> CompiledProgram:
         """Reads the version's `program.json`. Raises NotFoundError when it has none, with what it has instead."""
         with self._access.connected() as connection, tempfile.TemporaryDirectory() as folder:
-            local = _download(connection, version, packaging.PROGRAM_PATH, folder)
-            if local is None:
-                fault = _not_loadable(version, _flavors(connection, version, folder))
+            location = _location(connection.client, version)
+            if _size_of(connection, location, packaging.PROGRAM_PATH) is None:
+                fault = _not_loadable(version, _flavors(connection, version, folder) or {})
                 raise NotFoundError(fault.code, **fault.values)
+            local = _download(connection, location, packaging.PROGRAM_PATH, folder)
             return CompiledProgram.from_json(local.read_bytes(), where=version.model_uri)
 
     def unloadable(self, version: ModelVersion) -> Fault | None:
-        """What lies in a version does not change: each is asked for once."""
+        """What lies in a version does not change: each that could be read is asked for once.
+
+        One whose files MLflow does not hand out is told as such, and the others of a list are still shown.
+        """
         key = (version.name, version.version, version.created_at)
-        if key not in self._contents:
+        if key in self._contents:
+            return self._contents[key]
+        try:
             with self._access.connected() as connection, tempfile.TemporaryDirectory() as folder:
                 flavors = _flavors(connection, version, folder)
-            self._contents[key] = None if _holds_program(flavors) else _not_loadable(version, flavors)
+        except UnavailableError:
+            raise
+        except DSPyUIError as exc:
+            return Fault(code=exc.code, values=exc.values)
+        if flavors is None:
+            return _not_loadable(version, {})
+        self._contents[key] = None if _holds_program(flavors) else _not_loadable(version, flavors)
         return self._contents[key]
 
     def _version(self, connection: Connection, name: str, number: int) -> ModelVersion:
@@ -299,34 +312,47 @@ def _page_of(token: str | None) -> Iterator[None]:
         raise
 
 
-def _download(connection: Connection, version: ModelVersion, path: str, folder: str) -> Path | None:
-    """A file of the version, copied into the folder; None when there is no such file."""
+def _size_of(connection: Connection, location: str, path: str) -> int | None:
+    """How many bytes a file of a version has; None when there is no such file."""
     import mlflow.artifacts
 
+    folder, name = posixpath.split(f"{location}/{path}")
     try:
         with connection.mapped_errors():
-            return Path(
-                mlflow.artifacts.download_artifacts(
-                    artifact_uri=f"{_location(connection.client, version)}/{path}",
-                    dst_path=folder,
-                    tracking_uri=connection.address,
-                    registry_uri=connection.address,
-                )
-            )
-    except UnavailableError:
-        raise
-    except DSPyUIError:
+            found = mlflow.artifacts.list_artifacts(artifact_uri=folder, tracking_uri=connection.address)
+    except NotFoundError:
         return None
+    sizes = [file.file_size or 0 for file in found if posixpath.basename(file.path) == name]
+    return sizes[0] if sizes else None
 
 
-def _flavors(connection: Connection, version: ModelVersion, folder: str) -> Mapping[str, Any]:
-    """What MLflow's `MLmodel` says that the version is; nothing when it cannot be read."""
-    file = _download(connection, version, "MLmodel", folder)
-    if file is None or file.stat().st_size > _MAX_MLMODEL:
+def _download(connection: Connection, location: str, path: str, folder: str) -> Path:
+    """A file of a version, copied into the folder. Raises UnavailableError, FailedError."""
+    import mlflow.artifacts
+
+    with connection.mapped_errors():
+        return Path(
+            mlflow.artifacts.download_artifacts(
+                artifact_uri=f"{location}/{path}",
+                dst_path=folder,
+                tracking_uri=connection.address,
+                registry_uri=connection.address,
+            )
+        )
+
+
+def _flavors(connection: Connection, version: ModelVersion, folder: str) -> Mapping[str, Any] | None:
+    """What MLflow's `MLmodel` says that the version is; nothing when it makes no sense, None when there is none."""
+    location = _location(connection.client, version)
+    size = _size_of(connection, location, "MLmodel")
+    if size is None:
+        return None
+    if size > _MAX_MLMODEL:
         return {}
+    file = _download(connection, location, "MLmodel", folder)
     try:
         found = yaml.safe_load(file.read_text(encoding="utf-8", errors="replace"))
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError, RecursionError):  # of a date that cannot be, of brackets without end
         return {}
     flavors = found.get("flavors") if isinstance(found, dict) else None
     return flavors if isinstance(flavors, dict) else {}

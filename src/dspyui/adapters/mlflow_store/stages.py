@@ -217,7 +217,6 @@ class StageMove:
     def _replace(self, version: "MlflowVersion", holder: "MlflowVersion", stage: Stage) -> None:
         history, _ = history_of(holder)
         came = [change for change in history if change.to_stage == stage]
-        self._transition(version, "Archived")
         change = StageChange(
             who=came[-1].who if came else self._who,
             at=datetime.now(UTC),
@@ -229,7 +228,9 @@ class StageMove:
         )
         # The same tag, should two make room for the same holder at once.
         since = f"{came[-1].at:%Y%m%d%H%M%S%f}" if came else secrets.token_hex(4)
+        # Before it leaves the stage: a repetition would not find it there any more, and the entry would be missing.
         self._write(version, change, f"replaced-{holder.version}-{since}")
+        self._transition(version, "Archived")
 
 
 def aliases_of(client: "MlflowClient", name: str) -> dict[str, int]:

@@ -120,8 +120,13 @@ class StageCard:
         await self._do(call, self._buttons[stage])
 
     async def _roll_back(self) -> None:
+        version = self._version
         call = partial(
-            self._services.models.roll_back, self._version.name, who=who(), why=self._why.value or ""
+            self._services.models.roll_back,
+            version.name,
+            who=who(),
+            why=self._why.value or "",
+            holder=version.version,
         )
         await self._do(call, self._buttons["rollback"])
 

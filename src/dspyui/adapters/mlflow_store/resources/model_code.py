@@ -20,6 +20,7 @@ import importlib
 import importlib.util
 import json
 import os
+import re
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
@@ -33,6 +34,8 @@ from mlflow.pyfunc.model import PythonModel
 
 LOCAL_PREFIX = "local/"
 THREADS = 4
+# The same as DSPyUI's own, which is not to be had here.
+REASONING = re.compile(r"o[1345](-mini|-nano|-pro)?(-\d{4}-\d\d-\d\d)?|gpt-5(\.\d+)*(-(?!chat).*)?")
 
 
 class Program(PythonModel):
@@ -233,6 +236,11 @@ def lm_settings(config: dict[str, Any], environment: Any) -> dict[str, Any]:
     return {"lm": dspy.LM(model, **options), "adapter": dspy.ChatAdapter()}
 
 
+def is_reasoning(model: str) -> bool:
+    """Whether its name is that of one of OpenAI's models that think before they answer."""
+    return bool(REASONING.fullmatch(model.rpartition("/")[2].casefold()))
+
+
 def own_name(model: str, base: str) -> str:
     """What DSPy is told to call a model of an OpenAI-compatible server: many read the longest reply as `max_tokens`
     alone, and DSPy sends OpenAI's newer name. OpenAI itself, and its models that think first, know only that one."""
@@ -242,11 +250,7 @@ def own_name(model: str, base: str) -> str:
 
     provider, _, name = model.partition("/")
     host = f".{urlsplit(base).hostname}"
-    if (
-        provider != "openai"
-        or host.endswith(".openai.com")
-        or name.startswith(("gpt-5", "o1", "o3", "o4", "o5"))
-    ):
+    if provider != "openai" or host.endswith(".openai.com") or is_reasoning(model):
         return model
     own = "dspyui-own-server"
     register_provider(
