@@ -254,7 +254,11 @@ def change_all(draft, **values):
         (lambda d: setattr(d.task, "model", "gpt"), "lm", "lm.model"),
         (lambda d: setattr(d.task, "api_base", "localhost"), "lm", "lm.api_base"),
         (lambda d: setattr(d.data, "test", 0), "data", "spec.invalid"),
-        (lambda d: setattr(d.data, "train", 0), "all", "data.split_train"),
+        (
+            lambda d: (setattr(d, "optimizer", "copro"), setattr(d.data, "train", 0)),
+            "all",
+            "data.split_train",
+        ),
         (lambda d: setattr(d, "threads", 0), "all", "spec.invalid"),
         (lambda d: setattr(d, "repeats", 21), "all", "spec.invalid"),
         (lambda d: setattr(d, "max_errors", -1), "all", "spec.invalid"),
