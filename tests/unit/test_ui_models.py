@@ -166,6 +166,20 @@ async def test_the_gate_stands_before_production(user: User, world: World, shelf
     await until(lambda: "Replaced by version 1" in words(user, "history"))
 
 
+async def test_a_rollback_from_a_page_that_is_out_of_date_goes_no_step_further(
+    user: User, world: World, shelf: Shelf
+):
+    for number in (1, 2, 3):
+        put(world, shelf, GOOD)
+        move(world, number)
+    await opened(user, f"{HOME}/3", "roll-back")
+    world.services.models.roll_back(NAME, who="somebody else", why="w")
+    user.find(marker="stage-why").type("wrong prices")
+    user.find(marker="roll-back").click()
+    await until(lambda: any("Nothing was rolled back" in said for said in user.notify.messages))
+    assert world.registry.get_by_stage(NAME, "Production").version == 2
+
+
 @pytest.mark.parametrize("mode", ["require", "off"])
 async def test_the_gates_setting_shows(settings, tmp_path, mode):
     world = World(settings.model_copy(update={"promotion_gate": mode}))
