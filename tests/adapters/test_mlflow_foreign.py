@@ -15,6 +15,9 @@ from dspyui.services.models import ModelService
 from tests.contracts.fakes import StaticTracking
 from tests.sentences import told
 
+# MLflow's own flavor says so of its own types, when it is imported for the first time.
+pytestmark = pytest.mark.filterwarnings("ignore:.*AnyType:UserWarning")
+
 
 @pytest.fixture
 def flavored(mlflow_address, tmp_path):
