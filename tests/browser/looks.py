@@ -45,4 +45,7 @@ def fits_at_every_width(page: Page) -> None:
     """The same on a phone and on a wide screen; it is left wide."""
     for size in ("phone", "wide"):
         page.set_viewport_size(VIEWPORTS[size])  # type: ignore[arg-type]
+        # Charts and the side bar take up the new width a moment later.
+        width = VIEWPORTS[size]["width"]
+        page.wait_for_function(f"document.documentElement.scrollWidth <= {width}", timeout=15_000)
         fits(page, size)
