@@ -79,7 +79,7 @@ def test_the_answer_is_printed_whatever_becomes_of_its_trace(settings, capsys, l
     )
     if isinstance(problem, Exception):
 
-        def fail():
+        def fail(_stop=None):
             raise problem
 
         world.feedback.send_waiting = fail
