@@ -95,7 +95,7 @@ def check_record(folder, answer):
         result = json.loads((folder / "data/jobs" / answer["job_id"] / "result.json").read_text())
         rows = sum(result["splits"][name]["rows"] for name in ("validation", "test"))
         ((traces,),) = asked("SELECT count(*) FROM trace_info")
-        assert traces == 2 * rows, "each scored before and after"
+        assert traces == 2 * rows + 1, "each scored before and after, and the one that was tried"
     (kept,) = (folder / "mlartifacts").glob(f"*/{answer['run_id']}/artifacts")
     assert {str(path.relative_to(kept)) for path in kept.rglob("*") if path.is_file()} >= ARTIFACTS
 
