@@ -1,9 +1,15 @@
 """How a page must look at any width, in light and dark and both languages."""
 
+import pytest
 from playwright.sync_api import Page, expect
 
 VIEWPORTS = {"wide": {"width": 1280, "height": 800}, "phone": {"width": 390, "height": 844}}
-LOOKS = [("zh", "light", "wide"), ("en", "dark", "wide"), ("en", "light", "phone"), ("zh", "dark", "phone")]
+LOOKS = [
+    ("zh", "light", "wide"),
+    pytest.param("en", "dark", "wide", marks=pytest.mark.slow),
+    pytest.param("en", "light", "phone", marks=pytest.mark.slow),
+    ("zh", "dark", "phone"),
+]
 
 # Elements beyond the right edge, unless something around them scrolls by itself.
 OVERFLOWING = """() => [...document.querySelectorAll('header *, main *')].filter(shown => {
