@@ -100,8 +100,8 @@ def check_record(folder, answer):
     assert {str(path.relative_to(kept)) for path in kept.rglob("*") if path.is_file()} >= ARTIFACTS
 
 
-# At least so much is gained on 20 rows that nobody trained on; without an optimizer nothing is. What the bundled model
-# answers depends on what it is asked at the same time: BootstrapFewShot gained 0.45 to 0.65 here, always the same demos.
+# At least so much is gained on 20 rows that nobody trained on; without an optimizer nothing is. What the bundled
+# model answers depends on what it is asked at the same time: BootstrapFewShot gained 0.45 to 0.65, with the same demos.
 GAINS = {
     "none": (0.0, {}),
     "labeled_few_shot": (0.5, {"k": 8}),
