@@ -87,7 +87,7 @@ def test_everything_goes_through_https_and_a_login(
             sink.write(make_trace())
         sink.close()
         assert runs.send_traces(tmp_path / "traces", link) == (3, 0)
-        assert link.run_id in {run.run_id for run in runs.search_runs()}
+        assert link.run_id in {run.run_id for run in runs.search_runs(limit=5000)}
         assert runs.spec(link.run_id) == "program: 抽取\n"
         assert runs.splits(link.run_id).test[0]["message"] == "你好 lamp"
         request = RegisterRequest(run_id=link.run_id, name=f"login {tmp_path.name}", who="x", stage="Staging")
