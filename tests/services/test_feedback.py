@@ -133,6 +133,24 @@ def test_what_waits_is_sent_by_itself_once_mlflow_answers(service, store, tracki
     assert trace_id in state.url
 
 
+def test_a_surprise_does_not_end_the_sender(service, store):
+    send, surprises = store.send_waiting, [ValueError("odd"), KeyError("odder")]
+
+    def surprising(stop=None):
+        if surprises:
+            raise surprises.pop()
+        return send(stop)
+
+    store.send_waiting = surprising
+    store.call({})
+    service.start()
+    for left in (1, 0):
+        service.wake()
+        wait_until(lambda left=left: len(surprises) <= left)
+    service.wake()
+    wait_until(lambda: store.waiting() == 0)
+
+
 def test_what_the_last_call_has_left_is_still_sent_at_the_end(service, store, tracking):
     tracking.away = store.away = True
     service.start()

@@ -10,7 +10,7 @@ from dspyui.domain.base import Fault
 from dspyui.domain.feedback import OUTPUTS_TAG, CallTrace, Feedback, FeedbackStore
 from dspyui.domain.runs import TrackingServer
 from dspyui.domain.signatures import FieldSpec, parse_value
-from dspyui.errors import BadRequestError, DSPyUIError, NotFoundError, UnavailableError
+from dspyui.errors import BadRequestError, NotFoundError, UnavailableError
 from dspyui.services.record import CLOSE_SECONDS, FIRST_DELAY, FLUSH_SECONDS, LONGEST_DELAY, Stop
 from dspyui.settings import Settings
 
@@ -79,7 +79,7 @@ class FeedbackService:
             self._store.send_waiting(self._is_over)
         except UnavailableError:
             return False  # the banner tells of a server that is away; the traces wait
-        except (DSPyUIError, OSError):
+        except Exception:  # noqa: BLE001 - a sender that ends would leave all later traces waiting without a word
             _log.exception("The traces of single calls could not be sent")
             return False
         return True
