@@ -4,6 +4,7 @@ import asyncio
 
 import httpx
 import pytest
+from starlette.requests import ClientDisconnect
 
 from dspyui.api.door import BodyLimit, HostGuard, HostRules, host_of, same_origin
 from tests.api.conftest import BASE
@@ -155,6 +156,28 @@ def test_a_body_without_a_length_is_stopped_at_the_limit(make_client):
     answer = client.post("/api/compile", content=endless(), headers={"accept-language": "en"})
     assert (answer.status_code, answer.json()["code"]) == (413, "door.too_large")
     assert len(sent) < 20
+
+
+def test_an_answer_that_had_begun_when_the_body_grew_too_large_is_broken_off(settings):
+    """Its status is out already; an answer that ended well would look whole."""
+
+    async def app(scope, receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        raise ClientDisconnect
+
+    async def endless():
+        while True:
+            yield b"x" * MB
+
+    async def send():
+        transport = httpx.ASGITransport(BodyLimit(app, settings.model_copy(update={"max_upload_mb": 1})))
+        async with httpx.AsyncClient(transport=transport, base_url=BASE) as client:
+            await client.post("/", content=endless())
+
+    with pytest.raises(ClientDisconnect):
+        asyncio.run(send())
 
 
 def test_a_body_within_the_limit_passes(make_client):

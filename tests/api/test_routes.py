@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 from datetime import UTC, datetime
 from urllib.parse import quote
 
@@ -290,3 +292,12 @@ def test_a_file_that_cannot_be_read_is_not_kept(client, name, content, code):
 def test_a_data_set_that_is_not_there_is_not_found(client, digest):
     assert client.get(f"/api/data/{digest}/file").status_code == 404
     assert client.request("DELETE", f"/api/data/{digest}").status_code == 404
+
+
+def test_the_routes_are_built_by_the_first_one_asked_for_and_not_before_a_page():
+    code = (
+        "import sys\nimport dspyui.server\n"
+        "print(sorted(name for name in sys.modules if name in ('dspyui.api.routers', 'dspyui.api.routes')))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"

@@ -9,8 +9,8 @@ import pytest
 
 from docs import generate
 from dspyui.adapters.files.tables import FileTableReader
-from dspyui.api.app import create_api
 from dspyui.api.job_routes import JOB_FILES
+from dspyui.api.routers import create_routes
 from dspyui.cli.main import build
 from dspyui.i18n import LANGUAGES
 from dspyui.settings import Settings
@@ -81,7 +81,7 @@ def test_every_command_is_in_the_readme(readme: Path) -> None:
 
 @pytest.mark.parametrize("suffix", generate.SUFFIXES.values())
 def test_every_route_is_in_the_document_of_the_api_and_no_other(suffix: str, settings: Settings) -> None:
-    api = create_api(World(settings).services, secret="s" * 40, local_user="local")
+    api = create_routes(World(settings).services, local_user="local")
     wanted = {(method.upper(), path) for path, found in api.openapi()["paths"].items() for method in found}
     text = (ROOT / "docs" / f"api{suffix}.md").read_text(encoding="utf-8")
     told = re.findall(r"^\| `(GET|POST|PUT|PATCH|DELETE) (/api/[^`]*)`", text, re.MULTILINE)

@@ -92,6 +92,18 @@ def test_the_answer_for_programs(start, tmp_path):
     assert (code, answer["error"]["code"]) == (2, "batch.output_exists")
 
 
+def finished_rows(home):
+    """The ids whose results were on disk, whole lines only: the last one may be half of one after a kill."""
+    lines = (the_job(home) / "results.jsonl").read_text().splitlines(keepends=True)
+    return {json.loads(line)["id"] for line in lines if line.endswith("\n")}
+
+
+def assert_only_those_on_their_way_were_asked_twice(times, concurrency):
+    """Nobody can know whether those that were on their way at the kill were answered."""
+    assert max(times.values()) <= 2
+    assert sum(count == 2 for count in times.values()) <= concurrency
+
+
 def test_killed_in_the_middle_it_is_taken_up_and_no_finished_row_is_paid_for_twice(start, server, tmp_path):
     """`kill -9` of the command; a server that is started on the same data folder goes on by itself."""
     write_rows(tmp_path / "rows.jsonl", 300)
@@ -101,9 +113,7 @@ def test_killed_in_the_middle_it_is_taken_up_and_no_finished_row_is_paid_for_twi
     process.kill()
     process.communicate()
     before = len(asked(server))
-    finished = {
-        json.loads(line)["id"] for line in (the_job(tmp_path) / "results.jsonl").read_text().splitlines()
-    }
+    finished = finished_rows(tmp_path)
     assert len(finished) > 50
     assert not (tmp_path / "out.jsonl").exists()
     with Program(tmp_path, MLFLOW_ENABLED="false"):
@@ -113,10 +123,7 @@ def test_killed_in_the_middle_it_is_taken_up_and_no_finished_row_is_paid_for_twi
     assert products(tmp_path / "out.jsonl") == [f"thing{n}" for n in range(300)]
     numbers = asked(server)
     assert not finished & set(numbers[before:])
-    # Those that were on their way when it died; nobody can know whether they were answered.
-    twice = [number for number, count in Counter(numbers).items() if count > 1]
-    assert len(twice) <= 4
-    assert max(Counter(numbers).values()) <= 2
+    assert_only_those_on_their_way_were_asked_twice(Counter(numbers), concurrency=4)
     result = json.loads((the_job(tmp_path) / "result.json").read_text())
     assert (result["total_rows"], result["error_count"]) == (300, 0)
     assert result["usage"]["lm_calls"] == 300
@@ -129,12 +136,15 @@ def test_killed_and_taken_up_by_hand(start, server, tmp_path):
     wait_until(lambda: len(server.requests) > 60, seconds=120)
     process.send_signal(signal.SIGKILL)
     process.communicate()
-    before, job_id = len(server.requests), the_job(tmp_path).name
+    job_id, finished = the_job(tmp_path).name, finished_rows(tmp_path)
     code, answer = ended(start("--retry", job_id))
     assert code == 0, answer
     assert (answer["total_rows"], answer["success_count"]) == (200, 200)
-    assert answer["reused"] >= 50
-    assert len(server.requests) - before == 200 - answer["reused"]
+    # The child ends when it sees that its parent is gone; it may have put down a row or two in that time.
+    assert answer["reused"] >= len(finished) >= 50
+    times = Counter(asked(server))
+    assert {times[number] for number in finished} == {1}
+    assert_only_those_on_their_way_were_asked_twice(times, concurrency=4)
     assert products(tmp_path / "out.jsonl") == [f"thing{n}" for n in range(200)]
 
 

@@ -1,20 +1,45 @@
 """The API and the door before it, as one FastAPI application that the pages are mounted into."""
 
-from fastapi import FastAPI
+import threading
 
-from dspyui.api.batches import batch_router
-from dspyui.api.call_routes import router as call_router
-from dspyui.api.door import BodyLimit, HostGuard, SecurityHeaders
+from fastapi import FastAPI
+from starlette.concurrency import run_in_threadpool
+from starlette.routing import BaseRoute, Match
+from starlette.types import Receive, Scope, Send
+
+from dspyui.api.door import BodyLimit, HostGuard, SecurityHeaders, is_api
 from dspyui.api.errors import add_error_handlers
-from dspyui.api.job_routes import router as job_router
 from dspyui.api.login import LoginGuard, Logins, login_router
 from dspyui.api.passwords import Accounts
-from dspyui.api.registry_routes import router as registry_router
-from dspyui.api.routes import Api, router
-from dspyui.api.run_routes import router as run_router
-from dspyui.api.trace_routes import trace_router
-from dspyui.api.waiting_routes import waiting_router
 from dspyui.services import Services
+
+
+class ApiRoutes(BaseRoute):
+    """All of /api, built when it is first asked for: its models would hold up the first page by a quarter."""
+
+    def __init__(self, services: Services, local_user: str) -> None:
+        self._services = services
+        self._local_user = local_user
+        self._lock = threading.Lock()
+        self._app: FastAPI | None = None
+
+    def application(self) -> FastAPI:
+        """The application behind it, built on the first call. Any thread may ask."""
+        from dspyui.api.routers import create_routes
+
+        with self._lock:
+            self._app = self._app or create_routes(self._services, self._local_user)
+            return self._app
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        """Whatever a program asks for."""
+        if scope["type"] == "http" and is_api(scope["path"]):
+            return Match.FULL, {}
+        return Match.NONE, {}
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass it on. A path that no route has is told as the API tells its errors."""
+        await (self._app or await run_in_threadpool(self.application))(scope, receive, send)
 
 
 def create_api(services: Services, *, secret: str, local_user: str) -> FastAPI:
@@ -23,9 +48,7 @@ def create_api(services: Services, *, secret: str, local_user: str) -> FastAPI:
     Raises BadRequestError for entries of DSPYUI_AUTH that are none.
     """
     settings = services.settings
-    # No documentation pages: FastAPI's load their scripts from elsewhere. The description itself is there.
-    app = FastAPI(title="DSPyUI", openapi_url="/api/openapi.json", docs_url=None, redoc_url=None)
-    app.state.api = Api(services, local_user)
+    app = FastAPI(title="DSPyUI", openapi_url=None, docs_url=None, redoc_url=None)
     add_error_handlers(app, settings)
     # The last one added is the first one passed.
     if settings.auth is not None:
@@ -35,13 +58,5 @@ def create_api(services: Services, *, secret: str, local_user: str) -> FastAPI:
     app.add_middleware(BodyLimit, settings=settings)
     app.add_middleware(HostGuard, settings=settings)
     app.add_middleware(SecurityHeaders)
-    # Before the others, of which the last one takes whatever is left.
-    app.include_router(run_router)
-    app.include_router(trace_router)
-    app.include_router(waiting_router)
-    app.include_router(batch_router)
-    app.include_router(job_router)
-    app.include_router(registry_router)
-    app.include_router(call_router)
-    app.include_router(router)
+    app.routes.append(ApiRoutes(services, local_user))
     return app

@@ -190,7 +190,8 @@ class BodyLimit:
         try:
             await self._app(scope, counting, watching)
         except Exception:
-            if not exceeded:
+            # Once an answer has begun, only a broken connection can tell that it is not whole.
+            if started or not exceeded:
                 raise
         if exceeded and not started:
             await self._too_large(scope, receive, send)

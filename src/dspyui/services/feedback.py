@@ -1,9 +1,6 @@
 """Traces of single calls on their way to MLflow, and people's opinions on them."""
 
 import json
-import logging
-import threading
-import time
 from typing import Any
 
 from dspyui.domain.base import Fault
@@ -11,77 +8,30 @@ from dspyui.domain.feedback import OUTPUTS_TAG, CallTrace, Feedback, FeedbackSto
 from dspyui.domain.runs import TrackingServer
 from dspyui.domain.signatures import FieldSpec, parse_value
 from dspyui.errors import BadRequestError, NotFoundError, UnavailableError
-from dspyui.services.record import CLOSE_SECONDS, FIRST_DELAY, FLUSH_SECONDS, LONGEST_DELAY, Stop
+from dspyui.services.sender import Sender, Stop
 from dspyui.settings import Settings
 
-_log = logging.getLogger(__name__)
 
-
-class FeedbackService:
+class FeedbackService(Sender):
     """Sends the traces of single calls, and keeps what people say of a call with its trace.
 
     Nothing is said to be stored before MLflow holds it: a trace that still waits on disk is sent first.
     """
 
     def __init__(self, settings: Settings, tracking: TrackingServer, store: FeedbackStore) -> None:
-        self._settings = settings
-        self._tracking = tracking
+        super().__init__(settings, tracking, name="call-trace-sender")
         self._store = store
-        self._wake = threading.Event()
-        self._closing = threading.Event()
-        self._thread: threading.Thread | None = None
-        self._flush_until = 0.0
 
     @property
     def is_tracing(self) -> bool:
         """Whether calls are traced at all."""
         return self._settings.mlflow_enabled and self._settings.mlflow_log_traces
 
-    def start(self) -> None:
-        """Send in the background whatever waits, now and whenever something new does."""
-        if self._settings.mlflow_enabled and self._thread is None:
-            self._thread = threading.Thread(target=self._loop, name="call-trace-sender", daemon=True)
-            self._thread.start()
-
-    def wake(self) -> None:
-        """Look at once: a call has left a trace."""
-        self._wake.set()
-
-    def close(self) -> None:
-        """Send for a few seconds more what waits, if MLflow is there; the rest is sent by the next start."""
-        self._flush_until = time.monotonic() + FLUSH_SECONDS
-        self._closing.set()
-        self._wake.set()
-        if self._thread is not None:
-            self._thread.join(timeout=CLOSE_SECONDS)
-
-    def _is_over(self) -> bool:
-        return self._closing.is_set() and time.monotonic() > self._flush_until
-
-    def _loop(self) -> None:
-        delay = FIRST_DELAY
-        while True:
-            self._wake.clear()
-            # After the clear: a close that comes in between has set it, and must not be slept over.
-            if self._closing.is_set():
-                break
-            delay = FIRST_DELAY if self._send_quietly() else min(delay * 2, LONGEST_DELAY)
-            # While the server comes up or is away, its own watcher knows first; looking often costs nothing.
-            self._wake.wait(FIRST_DELAY if self._tracking.state().status != "ready" else delay)
-        # What the last calls have left.
-        self._send_quietly()
-
-    def _send_quietly(self) -> bool:
-        """Whether everything that could be tried went well."""
-        if self._tracking.state().status != "ready":
-            return True
+    def _send_pending(self) -> bool:
         try:
             self._store.send_waiting(self._is_over)
         except UnavailableError:
             return False  # the banner tells of a server that is away; the traces wait
-        except Exception:  # noqa: BLE001 - a sender that ends would leave all later traces waiting without a word
-            _log.exception("The traces of single calls could not be sent")
-            return False
         return True
 
     def waiting(self) -> int:

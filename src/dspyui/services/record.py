@@ -1,7 +1,6 @@
 """The outbox: job folders are written first, MLflow gets them second, as often as it takes."""
 
 import logging
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -12,14 +11,10 @@ from dspyui.domain.runs import RunLink, RunRecord, RunStore, TrackingServer
 from dspyui.domain.traces import FULL_MARK
 from dspyui.errors import DSPyUIError, NotFoundError, UnavailableError
 from dspyui.services.run_records import run_record
+from dspyui.services.sender import Sender, Stop
 from dspyui.settings import Settings
 
-# How soon a record that could not be sent is tried again, in seconds: it doubles from the first to the second.
-FIRST_DELAY, LONGEST_DELAY = 1.0, 30.0
 TRACES = "traces"
-# At the end, what can be sent in so many seconds still is; the rest goes with the next start.
-FLUSH_SECONDS, CLOSE_SECONDS = 5.0, 10.0
-Stop = Callable[[], bool]
 _log = logging.getLogger(__name__)
 
 
@@ -36,7 +31,7 @@ class Piece:
         return self.has_ended
 
 
-class RecordService:
+class RecordService(Sender):
     """Sends what job folders hold to MLflow. One process at a time sends one job's record.
 
     A server that is away delays a record and loses none: it waits in its folder, and every start looks there.
@@ -52,63 +47,21 @@ class RecordService:
         others: Mapping[JobKind, Callable[[Job], RunRecord]] | None = None,
     ) -> None:
         """`others` put together the records of jobs that are no compiles."""
+        super().__init__(settings, tracking, name="record-sender")
         self._others = others or {}
-        self._settings = settings
         self._jobs = jobs
         self._runs = runs
-        self._tracking = tracking
-        self._wake = threading.Event()
-        self._closing = threading.Event()
-        self._thread: threading.Thread | None = None
         # What was logged of which job: a record is tried again and again, and one line of each problem is enough.
         self._failures: dict[str, str] = {}
         # Why a job's record is not all sent, as an error that can be told in any language.
         self._problems: dict[str, DSPyUIError] = {}
-        self._flush_until = 0.0
 
     @property
     def wanted(self) -> bool:
         """Whether compiles get Runs at all."""
         return self._settings.mlflow_enabled and self._settings.mlflow_log_compiles
 
-    def start(self) -> None:
-        """Send in the background whatever waits, now and whenever something new does."""
-        if self._settings.mlflow_enabled and self._thread is None:
-            self._thread = threading.Thread(target=self._loop, name="record-sender", daemon=True)
-            self._thread.start()
-
-    def wake(self) -> None:
-        """Look at once, not at the next turn."""
-        self._wake.set()
-
-    def close(self) -> None:
-        """Send for a few seconds more what waits, if the server is there; the rest is sent by the next start."""
-        self._flush_until = time.monotonic() + FLUSH_SECONDS
-        self._closing.set()
-        self._wake.set()
-        if self._thread is not None:
-            self._thread.join(timeout=CLOSE_SECONDS)
-
-    def _is_over(self) -> bool:
-        return self._closing.is_set() and time.monotonic() > self._flush_until
-
-    def _loop(self) -> None:
-        delay = FIRST_DELAY
-        while True:
-            self._wake.clear()
-            # After the clear: a close that comes in between has set it, and must not be slept over.
-            if self._closing.is_set():
-                break
-            delay = FIRST_DELAY if self._send_pending() else min(delay * 2, LONGEST_DELAY)
-            # While the server comes up or is away, its own watcher knows first; look often, it costs nothing.
-            self._wake.wait(FIRST_DELAY if self._tracking.state().status != "ready" else delay)
-        # What the last jobs have left when they were stopped.
-        self._send_pending()
-
     def _send_pending(self) -> bool:
-        """Whether everything that could be tried went well."""
-        if self._tracking.state().status != "ready":
-            return True
         try:
             waiting = list(self._jobs.pending_records())
         except OSError as exc:

@@ -11,7 +11,8 @@ from dspyui.domain.jobs import Job, JobStore, RecordState
 from dspyui.domain.runs import TrackingServer
 from dspyui.domain.traces import SpoolState, TraceSpool
 from dspyui.errors import DSPyUIError, FailedError, NotFoundError, UnavailableError
-from dspyui.services.record import TRACES, Piece, RecordService, Stop
+from dspyui.services.record import TRACES, Piece, RecordService
+from dspyui.services.sender import Stop
 from dspyui.settings import Settings
 
 _log = logging.getLogger(__name__)
