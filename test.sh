@@ -1,17 +1,16 @@
 #!/usr/bin/env bash
 # Installs what the tests need and runs them: bash test.sh [--all] [pytest's arguments]
-#   --all   the slow tests too, one after the other: real servers, kills, outages (up to an hour)
+#   --all   then the slow tests, one after the other: real servers, kills, outages (up to an hour)
 set -euo pipefail
 unset CDPATH
 cd "$(dirname "${BASH_SOURCE[0]}")"
 LANGUAGE_FLAG=""
 source requirements/install.sh
 
-# Two at a time, a file of tests to each; more processes only share the memory and the disk of a small machine.
-selection=(-m "not slow" -n 2 --dist loadfile)
+slow=false
 case "${1:-}" in
   --all)
-    selection=()
+    slow=true
     shift
     ;;
   --help | -h)
@@ -99,7 +98,16 @@ check "ruff check" ruff check .
 check "ruff format" ruff format --check .
 check "import-linter" lint-imports
 check "basedpyright" basedpyright
+# Two at a time, a file of tests to each; more processes only share the memory and the disk of a small machine.
+selection=(-m "not slow" -n 2 --dist loadfile)
+# With arguments, what they choose may be slow, or not, or both: --all runs it in one go.
+if $slow && [ $# -gt 0 ]; then
+  selection=()
+fi
 check "pytest" python -m pytest ${selection[@]+"${selection[@]}"} "$@"
+if $slow && [ $# -eq 0 ]; then
+  check "pytest, slow" python -m pytest -m slow
+fi
 
 printf '\n%s' "$summary"
 if $failed; then

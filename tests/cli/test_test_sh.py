@@ -63,8 +63,22 @@ def test_all_locks_are_installed_and_every_check_runs(checkout: Checkout) -> Non
     assert not any(line.startswith(("apt-get", "playwright")) for line in checkout.asked)
 
 
-def test_all_runs_the_slow_ones_too_and_pytests_arguments_go_on(checkout: Checkout) -> None:
+def test_all_runs_the_slow_ones_too(checkout: Checkout) -> None:
     has(checkout, "chromium", "font")
+    assert checkout.run("--all").returncode == 0
+    assert checkout.asked[-2:] == ["-m pytest -m not slow -n 2 --dist loadfile", "-m pytest -m slow"]
+
+
+def test_all_fails_when_the_fast_ones_fail_and_still_runs_the_slow_ones(checkout: Checkout) -> None:
+    has(checkout, "chromium", "font")
+    assert checkout.run("--all", PYTEST_ENDS="1").returncode == 1
+    assert checkout.asked[-1] == "-m pytest -m slow"
+
+
+def test_pytests_arguments_go_on(checkout: Checkout) -> None:
+    has(checkout, "chromium", "font")
+    checkout.run("tests/unit", "-x")
+    assert checkout.asked[-1] == "-m pytest -m not slow -n 2 --dist loadfile tests/unit -x"
     checkout.run("--all", "-k", "some thing")
     assert checkout.asked[-1] == "-m pytest -k some thing"
 
