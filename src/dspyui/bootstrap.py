@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -59,7 +60,7 @@ from dspyui.services.gate import GateService
 from dspyui.services.jobs import JobService
 from dspyui.services.keys import KeyRules
 from dspyui.services.lms import LMService
-from dspyui.services.local_lm import ensure_for_job
+from dspyui.services.local_lm import ensure_for_job, show_waiting_batch, show_waiting_compile
 from dspyui.services.metrics import MetricService
 from dspyui.services.model_source import ModelSource
 from dspyui.services.models import ModelService
@@ -219,6 +220,13 @@ _NEEDS: Mapping[JobKind, Callable[[FileJobStore, str], tuple[LMRoles, Sequence[M
 }
 
 
+# How a job of each kind shows that it waits for the bundled model.
+_SHOW_WAITING: Mapping[JobKind, Callable[[FileJobStore, str], None]] = {
+    "compile": show_waiting_compile,
+    "batch": lambda jobs, job_id: show_waiting_batch(FileBatchStore(jobs), job_id),
+}
+
+
 def _batch_needs(batches: FileBatchStore, job_id: str) -> tuple[LMRoles, Sequence[MetricSpec]]:
     spec, program = batches.spec(job_id), batches.model(job_id).program
     own = (spec.metric,) if spec.metric else ()
@@ -240,7 +248,9 @@ def _child_environment(
         jobs.write_digests(job_id, {**jobs.spec(job_id).digests, **metrics.digests(asked)})
     environment = settings.worker_environment()
     if lms.uses_local:
-        environment[LOCAL_LM_URL] = ensure_for_job(job_id, jobs, local_lm)
+        environment[LOCAL_LM_URL] = ensure_for_job(
+            job_id, jobs, local_lm, show_waiting=partial(_SHOW_WAITING[kind], jobs)
+        )
     return environment
 
 

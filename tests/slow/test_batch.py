@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from dspyui.domain.lms import LOCAL_MODEL, LMSpec
 from dspyui.domain.registry import OWN_ADDRESS_TAG, RegisterRequest
 from tests.batch_world import asked, program, second_word, write_rows
 from tests.contracts.fakes import StaticTracking
@@ -146,6 +147,17 @@ def test_killed_and_taken_up_by_hand(start, server, tmp_path):
     assert {times[number] for number in finished} == {1}
     assert_only_those_on_their_way_were_asked_twice(times, concurrency=4)
     assert products(tmp_path / "out.jsonl") == [f"thing{n}" for n in range(200)]
+
+
+def test_on_the_bundled_model_which_is_not_yet_started(start, tmp_path):
+    write_rows(tmp_path / "rows.jsonl", 6)
+    made = program("http://127.0.0.1:9").model_copy(update={"lm": LMSpec(model=LOCAL_MODEL)})
+    (tmp_path / "bundled.json").write_text(made.to_json())
+    code, answer = ended(start("--model", "bundled.json", "--input", "rows.jsonl", "--output", "out.jsonl"))
+    assert (code, answer["status"], answer["total_rows"]) == (0, "done", 6), answer
+    assert answer["tokens"] > 0
+    rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert sum(row["_error"] is None for row in rows) == answer["success_count"] > 0
 
 
 def test_ctrl_c_stops_it_and_the_answer_says_so(start, server, tmp_path):
