@@ -13,6 +13,7 @@ from dspyui.domain.limits import CallLimiter
 from dspyui.domain.lms import LMSpec
 from dspyui.domain.optimizers import OptimizerSpec
 from dspyui.domain.programs import CompiledProgram, ProgramSpec
+from dspyui.services.batch_hands import OwnCrew
 from dspyui.services.batch_rows import Tracing
 from dspyui.services.batch_run import BatchRun
 from dspyui.services.batches import BatchFiles
@@ -84,8 +85,7 @@ class Batches:
                 jobs=self.jobs,
                 batches=self.store,
                 open_input=BatchFiles(FileInputReader(), FileUploadStore(self.home)).open,
-                engine=engine,
-                limiter=limiter,
+                crew=OwnCrew(engine, limiter),
                 tracing=Tracing(sink, share),
             ).run()
         finally:

@@ -8,12 +8,13 @@ import getpass
 import json
 import logging
 import os
+import socket
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, closing, suppress
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager, suppress
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -41,18 +42,24 @@ from dspyui.adapters.mlflow_store.run_list import MlflowRunLibrary
 from dspyui.adapters.mlflow_store.runs import MlflowRunStore
 from dspyui.adapters.mlflow_store.spool import FileTraceSink, FileTraceSpool, TraceRoom
 from dspyui.adapters.mlflow_store.trace_list import MlflowTraceLibrary
+from dspyui.domain.base import Notice
+from dspyui.domain.batches import BatchSpec
 from dspyui.domain.engine import CallGate
 from dspyui.domain.jobs import ChildOutcome, JobEvent, JobFailure, JobKind
 from dspyui.domain.limits import CallLimiter
 from dspyui.domain.lms import LMRoles, LocalLM
 from dspyui.domain.metrics import MetricSpec
+from dspyui.domain.programs import CompiledProgram
 from dspyui.domain.providers import secret_variables
-from dspyui.errors import DSPyUIError, NotFoundError
+from dspyui.domain.sharing import BatchBoard, SharedBatch, is_shareable
+from dspyui.errors import BadRequestError, DSPyUIError, NotFoundError
 from dspyui.services import Services
+from dspyui.services.batch_hands import Crew, OwnCrew
 from dspyui.services.batch_records import batch_record
 from dspyui.services.batch_rows import Tracing
 from dspyui.services.batch_run import BatchRun
 from dspyui.services.batches import BatchFiles, BatchService
+from dspyui.services.chunk_worker import ChunkWorker
 from dspyui.services.compile import CompileRun
 from dspyui.services.data import DataService
 from dspyui.services.feedback import FeedbackService
@@ -69,12 +76,14 @@ from dspyui.services.record import RecordService
 from dspyui.services.register import RegisterService
 from dspyui.services.reuse import ReuseService
 from dspyui.services.runs import RunService
+from dspyui.services.shared_hands import SharedCrew
 from dspyui.services.traces import TraceService
 from dspyui.services.waiting import WaitingService
-from dspyui.settings import Settings
+from dspyui.settings import Settings, set_environment
 
 if TYPE_CHECKING:
     from dspyui.adapters.dspy_engine.engine import DspyEngine
+    from dspyui.adapters.shared_batches.board import PostgresBoard
 
 __all__ = ["App", "is_free", "make_app", "port_holder", "system_user"]
 
@@ -145,7 +154,7 @@ def make_app(settings: Settings) -> App:
         jobs,
         command=lambda job_id: [sys.executable, "-m", "dspyui.bootstrap", jobs.get(job_id).kind, job_id],
         prepare=lambda job_id: _child_environment(settings, jobs, job_id, local_lm, metrics),
-        on_change=lambda job_id: _after_change(jobs, batches, record, job_id),
+        on_change=lambda job_id: _after_change(settings, jobs, batches, record, job_id),
     )
     runner = ChildRunner(settings, local_lm)
     feedback = FeedbackService(settings, tracking, MlflowFeedbackStore(settings, tracking))
@@ -199,13 +208,18 @@ def make_app(settings: Settings) -> App:
     return App(services=services, queue=queue, runner=runner)
 
 
-def _after_change(jobs: FileJobStore, batches: FileBatchStore, record: RecordService, job_id: str) -> None:
+def _after_change(
+    settings: Settings, jobs: FileJobStore, batches: FileBatchStore, record: RecordService, job_id: str
+) -> None:
     record.wake()
     try:
         job = jobs.get(job_id)
         if job.kind == "batch" and job.is_terminal:
             # One that was killed could not do it itself.
             batches.clear_target(job_id)
+            with _board(settings) as board:
+                if board is not None:
+                    board.forget(job_id)
     except NotFoundError:
         _log.warning("Job %s was deleted before it was tidied up", job_id)
     except (DSPyUIError, OSError):
@@ -313,27 +327,84 @@ def _compile(settings: Settings, jobs: FileJobStore, job_id: str) -> None:
 def _batch(settings: Settings, jobs: FileJobStore, job_id: str) -> None:
     batches, uploads = FileBatchStore(jobs), FileUploadStore(settings.home)
     spec = batches.spec(job_id)
-    limiter = CallLimiter(spec.concurrency, requests=spec.requests_per_minute, tokens=spec.tokens_per_minute)
-    lms = spec.lms(batches.model(job_id).program)
-    engine = _engine(settings, lms, None, gate=limiter)
     # The traces of an earlier attempt stay: its rows are not asked again.
     traced = settings.mlflow_enabled and settings.mlflow_log_traces
     room = _trace_room(settings, jobs, job_id)
     sink = FileTraceSink(jobs.folder(job_id) / "traces", room) if traced else None
     share = settings.trace_sample if spec.trace_sample is None else spec.trace_sample
     try:
-        BatchRun(
-            job_id,
-            jobs=jobs,
-            batches=batches,
-            open_input=BatchFiles(FileInputReader(), uploads).open,
-            engine=engine,
-            limiter=limiter,
-            tracing=Tracing(sink, share) if sink is not None else None,
-        ).run()
+        with _board(settings) as board:
+            BatchRun(
+                job_id,
+                jobs=jobs,
+                batches=batches,
+                open_input=BatchFiles(FileInputReader(), uploads).open,
+                crew=_crew(settings, spec, batches.model(job_id).program, board),
+                tracing=Tracing(sink, share) if sink is not None else None,
+            ).run()
     finally:
         if sink is not None:
             sink.close()
+
+
+def _crew(settings: Settings, spec: BatchSpec, program: CompiledProgram, board: BatchBoard | None) -> Crew:
+    """Who asks a batch's rows: every machine that helps, if there is a board and they can; else this process."""
+    lms = spec.lms(program)
+    own = (spec.metric,) if spec.metric else ()
+    if board is not None and is_shareable(lms, (*program.metrics, *own)):
+        return SharedCrew(board, _engine(settings, lms, None), partial(_helping_engine, settings, None))
+    limiter = CallLimiter(spec.concurrency, requests=spec.requests_per_minute, tokens=spec.tokens_per_minute)
+    return OwnCrew(_engine(settings, lms, None, gate=limiter), limiter)
+
+
+@contextmanager
+def _board(settings: Settings) -> "Iterator[PostgresBoard | None]":
+    """The database over which machines share batches, if there is one."""
+    if settings.database_url is None:
+        yield None
+        return
+    from dspyui.adapters.shared_batches.board import PostgresBoard
+
+    with closing(PostgresBoard(settings.database_url)) as board:
+        yield board
+
+
+@contextmanager
+def _helping_engine(
+    settings: Settings, rules: KeyRules | None, batch: SharedBatch, gate: CallGate
+) -> "Iterator[DspyEngine]":
+    """The engine that asks a shared batch's rows. The rules, if any, say which keys may go where."""
+    if rules is not None:
+        rules.check(batch.lms)
+    settings.keys.mark_secret(secret_variables(batch.lms))
+    with closing(_engine(settings, batch.lms, None, gate=gate)) as engine:
+        yield engine
+
+
+@contextmanager
+def batch_worker(
+    settings: Settings,
+    *,
+    calls: int,
+    tell: Callable[[Notice], None],
+    refused: Callable[[str, BaseException], None],
+) -> Iterator[ChunkWorker]:
+    """A worker on the batches of other machines. See `ChunkWorker`.
+
+    Raises BadRequestError without DSPYUI_DATABASE_URL, UnavailableError when the database cannot be used.
+    """
+    # Whoever can write to the database must not have this machine's keys sent to an address of theirs.
+    rules = replace(KeyRules.of(settings), shared=True)
+    set_environment(settings.worker_environment())
+    with _board(settings) as board:
+        if board is None:
+            raise BadRequestError("sharing.no_database")
+        # Imported ahead of the first batch, of which the others would have done a good part by then.
+        import dspyui.adapters.dspy_engine.engine  # noqa: F401
+
+        with board.work(f"{socket.gethostname()} {os.getpid()}") as seat:
+            make_engine = partial(_helping_engine, settings, rules)
+            yield ChunkWorker(seat, make_engine, calls=calls, tell=tell, refused=refused)
 
 
 def _trace_room(settings: Settings, jobs: FileJobStore, job_id: str) -> TraceRoom:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Literal, Self
-from urllib.parse import quote, quote_plus, urlsplit
+from urllib.parse import quote, quote_plus, unquote, urlsplit
 
 from dotenv import dotenv_values
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
@@ -129,6 +129,7 @@ class Settings(BaseModel):
     key_addresses: str | None = Field(default=None, alias="DSPYUI_KEY_ADDRESSES")
     allow_code: bool = Field(default=False, alias="DSPYUI_ALLOW_CODE")
     workers: int = Field(default=2, ge=1, le=64, alias="DSPYUI_WORKERS")
+    database_url: SecretStr | None = Field(default=None, alias="DSPYUI_DATABASE_URL")
     trace_sample: float = Field(default=1.0, ge=0, le=1, alias="DSPYUI_TRACE_SAMPLE")
     promotion_gate: PromotionGate = Field(default="warn", alias="DSPYUI_PROMOTION_GATE")
     trace_disk_mb: int = Field(default=2000, ge=0, alias="DSPYUI_TRACE_DISK_MB")
@@ -143,6 +144,14 @@ class Settings(BaseModel):
     @classmethod
     def _language(cls, value: Any) -> Any:
         return language_of(value) or value
+
+    @field_validator("database_url")
+    @classmethod
+    def _database_url(cls, value: SecretStr | None) -> SecretStr | None:
+        kind = urlsplit(value.get_secret_value()).scheme.partition("+")[0] if value else "postgresql"
+        if kind not in {"postgresql", "postgres"}:
+            raise BadRequestError("settings.database_url")
+        return value
 
     @field_validator("mlflow_tracking_uri")
     @classmethod
@@ -253,6 +262,10 @@ def set_environment(variables: Mapping[str, str]) -> None:
 _PASSWORD = re.compile(r"(?<=://)([^\s:/@]*):[^\s/@]+@")
 
 
+# An address with a password of its own, which is group 1.
+_ADDRESS = re.compile(r"[\w+.-]+://[^\s:/@]*:([^\s/@]+)@")
+
+
 def without_passwords(text: str) -> str:
     """The text with the password in every address replaced by `***`."""
     return _PASSWORD.sub(r"\1:***@", text)
@@ -268,7 +281,8 @@ _KEY_SHAPES = re.compile(r"\b(?:sk-|gsk_|xai-|hf_|pplx-|nvapi-|r8_|AIza)[\w*-]{1
 class Redactor:
     """Replaces secrets by `***`: by value, also as they stand in an address, in JSON or in a Basic login; and by shape.
 
-    A secret is the value (of 8 characters or more) of a variable whose name says so, or is among `names`.
+    A secret is the value (of 8 characters or more) of a variable whose name says so, or is among `names`; and the
+    password in an address that a variable holds.
     """
 
     def __init__(self, variables: Iterable[tuple[str, str]], names: Iterable[str] = ()) -> None:
@@ -279,6 +293,9 @@ class Redactor:
             if name in certain or any(word in name.upper() for word in _SECRET_WORDS)
             for form in _forms(name, value, dict(given))
         }
+        for name, value in given:
+            if address := _ADDRESS.match(value):
+                found.update(_forms(name, unquote(address[1]), {}))
         # Longest first: a secret may be the beginning of another.
         forms = sorted(found, key=len, reverse=True)
         self._pattern = re.compile("|".join(map(re.escape, forms))) if forms else None

@@ -138,7 +138,8 @@ class BatchProgress(Frozen):
     """Where a batch stands. `done` of `total` rows (0 until they are counted), `failed` among them.
 
     `reused` were taken over from an earlier attempt or batch. `seconds` are those in which this attempt has been
-    asking, and `asked` the rows it has finished in them. `errors` counts failed rows by their error's code.
+    asking, and `asked` the rows it has finished in them. `errors` counts failed rows by the code of their error. When
+    machines share the batch, `workers` are the processes that ask at the moment; else 0.
     """
 
     phase: BatchPhase = "queued"
@@ -150,6 +151,7 @@ class BatchProgress(Frozen):
     seconds: float = 0.0
     usage: Usage = Usage()
     errors: dict[str, int] = {}
+    workers: int = 0
 
     @property
     def rows_per_second(self) -> float:
@@ -204,11 +206,15 @@ class BatchResult(Frozen):
 
 @dataclass(frozen=True, slots=True)
 class InputRow:
-    """A row of the file, counted from 0. One that could not be read has no values, and `fault` says why."""
+    """A row of the file, counted from 0. One that could not be read has no values, and `fault` says why.
+
+    `key` is the content key of a row that has come from another machine, whose values are plain JSON by now.
+    """
 
     index: int
     values: dict[str, Any]
     fault: Fault | None = None
+    key: bytes | None = None
 
 
 class InputStream(Protocol):

@@ -24,15 +24,15 @@ from dspyui.domain.engine import Ask, Prediction
 from dspyui.domain.metrics import ScoreTools, score_row
 from dspyui.domain.signatures import Row, parse_row
 from dspyui.domain.traces import Trace, TraceSink
-from dspyui.errors import BadRequestError, FailedError, RefusedError
+from dspyui.errors import BadRequestError, DSPyUIError, FailedError, RefusedError
 
 # A request that a provider will not take is one row less; any other refusal meets every row.
 _ONE_ROW = "engine.invalid_request"
 
 
 def row_key(row: InputRow) -> bytes:
-    """The content key of a row; of one that cannot be read, of why not."""
-    return content_key(row.values if row.fault is None else row.fault.model_dump())
+    """The content key of a row; of one that cannot be read, of why not. One that has travelled brings its own."""
+    return row.key or content_key(row.values if row.fault is None else row.fault.model_dump())
 
 
 def trace_tags(job_id: str, model: BatchModel) -> dict[str, str]:
@@ -82,23 +82,41 @@ class RowAsker:
         self._columns = {field.name: spec.columns.get(field.name, field.name) for field in signature.fields}
         self._names = output_names(columns, [*(field.name for field in signature.outputs), "reasoning"])
 
-    def outcome(self, ask: Ask, row: InputRow) -> RowOutcome:
-        """The row's outcome. Raises RefusedError when the model will answer no row, and what the trace sink raises."""
+    def settled(self, row: InputRow) -> RowOutcome | None:
+        """The outcome of a row for which no model needs to be asked; None for all others."""
         key = row_key(row)
         if row.fault is not None:
             return self._failed(row, key, row.fault)
         if self._earlier is not None and (known := self._earlier.find(row.index, key)):
             return known
         try:
-            inputs = self._parsed(row, self._signature.inputs)
+            self._parsed(row, self._signature.inputs)
         except BadRequestError as exc:
             return self._failed(row, key, Fault.of(exc))
+        return None
+
+    def asked(self, ask: Ask, row: InputRow) -> RowOutcome:
+        """The outcome of a row that is not settled.
+
+        One at which the program itself breaks has failed, and must not cost all the others. Raises RefusedError when
+        the model will answer no row, and what the trace sink raises.
+        """
+        try:
+            return self._asked(ask, row)
+        except (DSPyUIError, OSError):
+            raise
+        except Exception as exc:  # noqa: BLE001 - see above
+            problem = f"{type(exc).__name__}: {exc}"[:500]
+            return self._failed(row, row_key(row), Fault(code="batch.row_broke", values={"problem": problem}))
+
+    def _asked(self, ask: Ask, row: InputRow) -> RowOutcome:
+        inputs = self._parsed(row, self._signature.inputs)
         started = time.perf_counter()
         prediction = ask(inputs, {**self._tags, "dspyui.row": str(row.index)})
         latency = (time.perf_counter() - started) * 1000
         if isinstance(prediction.failure, RefusedError) and prediction.failure.code != _ONE_ROW:
             raise prediction.failure
-        return self._answered(row, key, inputs, prediction, latency)
+        return self._answered(row, row_key(row), inputs, prediction, latency)
 
     def _parsed(self, row: InputRow, fields: tuple) -> Row:
         given = {field.name: row.values.get(self._columns[field.name]) for field in fields}
@@ -127,10 +145,6 @@ class RowAsker:
     def _failed(self, row: InputRow, key: bytes, fault: Fault) -> RowOutcome:
         own = {"_error": _said(fault), "_latency_ms": None, "_tokens": 0, "_cost": None, "_trace_id": None}
         return RowOutcome(row.index, key, self._line(row, {}, own, None), fault.code, math.nan, Usage())
-
-    def broke(self, row: InputRow, problem: str) -> RowOutcome:
-        """The outcome of a row at which the program itself broke."""
-        return self._failed(row, row_key(row), Fault(code="batch.row_broke", values={"problem": problem}))
 
     def _line(self, row: InputRow, outputs: Row, own: dict[str, Any], score: float | None) -> str:
         line = {name: value for name, value in row.values.items() if name not in OWN_COLUMNS}

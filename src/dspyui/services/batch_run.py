@@ -4,7 +4,6 @@ import json
 import threading
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from itertools import islice
 from typing import Any, Final
@@ -22,11 +21,10 @@ from dspyui.domain.batches import (
     RowOutcome,
 )
 from dspyui.domain.compiles import Usage
-from dspyui.domain.engine import Ask, Engine
 from dspyui.domain.jobs import EventLevel, JobEvent, JobStore
-from dspyui.domain.limits import CallLimiter
-from dspyui.errors import BadRequestError, DSPyUIError, FailedError
-from dspyui.services.batch_rows import RowAsker, Tracing, row_key, trace_tags
+from dspyui.errors import BadRequestError, FailedError
+from dspyui.services.batch_hands import BatchWork, Crew, Desk, Hands
+from dspyui.services.batch_rows import Tracing, row_key
 from dspyui.services.batches import check_columns
 
 PROGRESS_SECONDS: Final = 0.25
@@ -40,7 +38,10 @@ _TOLD_ROWS: Final = 5
 
 
 class BatchRun:
-    """One batch of one job. `open_input` opens the file of a spec; `tracing` None keeps no trace."""
+    """One batch of one job.
+
+    `open_input` opens the file of a spec; the `crew` asks the rows; `tracing` None keeps no trace.
+    """
 
     def __init__(
         self,
@@ -49,17 +50,16 @@ class BatchRun:
         jobs: JobStore,
         batches: BatchStore,
         open_input: Callable[[BatchSpec], InputStream],
-        engine: Engine,
-        limiter: CallLimiter,
+        crew: Crew,
         tracing: Tracing | None,
     ) -> None:
         self._job_id = job_id
         self._jobs = jobs
         self._batches = batches
         self._open_input = open_input
-        self._engine = engine
-        self._limiter = limiter
+        self._crew = crew
         self._tracing = tracing
+        self._hands: Hands | None = None
         self._spec = batches.spec(job_id)
         self._model = batches.model(job_id)
         self._lock = threading.Lock()
@@ -108,47 +108,54 @@ class BatchRun:
         if log.finished:
             self._log_event("batch.resumed", {"rows": log.finished, "total": total})
         self._enter("running")
-        earlier = self._earlier()
-        asker = RowAsker(
-            self._spec,
-            self._model,
-            columns,
-            tags=trace_tags(self._job_id, self._model),
-            tools=self._engine.score_tools(),
-            tracing=self._tracing,
-            earlier=earlier,
-        )
-        live = self._engine.load(self._model.program)
-        self._began = time.monotonic()
+        earlier = self._batches.open_earlier(self._spec.earlier) if self._spec.earlier else None
         try:
-            with self._engine.asking(live) as ask:
-                self._dispatch(islice(stream, total), ask, asker, log)
+            with self._crew.open(self._work(columns, earlier), self._desk(log)) as hands:
+                self._hands, self._began = hands, time.monotonic()
+                self._dispatch(islice(stream, total), hands, log)
         finally:
             if earlier is not None:
                 earlier.close()
         if self._stop is not None:
             raise self._stop
 
-    def _earlier(self) -> EarlierRows | None:
-        return self._batches.open_earlier(self._spec.earlier) if self._spec.earlier else None
+    def _work(self, columns: tuple[str, ...], earlier: EarlierRows | None) -> BatchWork:
+        return BatchWork(
+            job_id=self._job_id,
+            spec=self._spec,
+            model=self._model,
+            columns=columns,
+            earlier=earlier,
+            tracing=self._tracing,
+            tell=self._log_event,
+        )
 
-    def _dispatch(self, rows: "islice[InputRow]", ask: Ask, asker: RowAsker, log: ResultLog) -> None:
-        """Hand rows to as many threads as calls are wanted; at a stop, those under way are still finished."""
-        with ThreadPoolExecutor(max_workers=self._spec.concurrency, thread_name_prefix="row") as pool:
-            try:
-                for row in rows:
-                    is_known = self._is_known(row, log)
-                    if is_known is None:
-                        continue
-                    if not self._take_place():
-                        break
-                    if not is_known:
-                        pool.submit(self._one, ask, asker, row, log)
-            except BaseException as exc:
-                self._give_up(exc)
-                raise
-            finally:
-                pool.shutdown(wait=True, cancel_futures=self._stop is not None)
+    def _desk(self, log: ResultLog) -> Desk:
+        def put(outcome: RowOutcome) -> None:
+            with self._lock:
+                self._finish(outcome, log)
+
+        def is_known(index: int) -> bool:
+            with self._lock:
+                return log.known(index) is not None
+
+        return Desk(put, self._give_up, lambda: self._stop is not None, is_known)
+
+    def _dispatch(self, rows: "islice[InputRow]", hands: Hands, log: ResultLog) -> None:
+        """Hand out the rows; at a stop, those under way are still finished."""
+        try:
+            for row in rows:
+                is_known = self._is_known(row, log)
+                if is_known is None:
+                    continue
+                if not self._take_place():
+                    break
+                if not is_known:
+                    hands.take(row)
+            hands.finish()
+        except BaseException as exc:
+            self._give_up(exc)
+            raise
 
     def _is_known(self, row: InputRow, log: ResultLog) -> bool | None:
         """Whether the row is finished; None when it also has its place in the results already."""
@@ -166,28 +173,10 @@ class BatchRun:
                 return False
         return self._stop is None
 
-    def _one(self, ask: Ask, asker: RowAsker, row: InputRow, log: ResultLog) -> None:
-        if self._stop is not None:
-            return
-        try:
-            outcome = self._outcome(ask, asker, row)
-            with self._lock:
-                self._finish(outcome, log)
-        except Exception as exc:  # noqa: BLE001 - it ends the batch, and is raised by whoever waits for the threads
-            self._give_up(exc)
-
-    def _outcome(self, ask: Ask, asker: RowAsker, row: InputRow) -> RowOutcome:
-        try:
-            return asker.outcome(ask, row)
-        except (DSPyUIError, OSError):
-            raise
-        except Exception as exc:  # noqa: BLE001 - one row at which a program breaks must not cost all the others
-            return asker.broke(row, f"{type(exc).__name__}: {exc}"[:500])
-
     def _give_up(self, problem: BaseException) -> None:
         with self._lock:
             self._stop = self._stop or problem
-        self._limiter.close()
+        self._crew.stop()
 
     def _finish(self, outcome: RowOutcome, log: ResultLog) -> None:
         if self._stop is not None and outcome.error is not None:
@@ -234,7 +223,7 @@ class BatchRun:
             score=totals.score,
             input_digest=digest,
             output=str(self._batches.output(self._spec, self._job_id)),
-            versions=self._engine.versions(),
+            versions=self._crew.versions(),
         )
 
     # Progress and log.
@@ -254,7 +243,8 @@ class BatchRun:
             "done": log.finished,
             "failed": sum(errors.values()),
             "errors": errors,
-            "usage": self._before + self._engine.usage(),
+            "usage": self._before + (self._hands.usage() if self._hands else Usage()),
+            "workers": self._hands.workers() if self._hands else 0,
         }
         if self._began and self._progress.phase == "running":
             changes["seconds"] = now - self._began

@@ -217,6 +217,8 @@ class _Live:
             marked(figure(text("ui.batch.left"), formats.duration(progress.seconds_left, text)), "batch-left")
         figure(text("ui.job.tokens"), formats.count(summary.tokens))
         figure(text("ui.batch.cost"), formats.cost(summary.cost))
+        if progress.workers and not view.job.is_terminal:
+            marked(figure(text("ui.batch.workers"), formats.count(progress.workers)), "batch-workers")
         if summary.reused:
             figure(text("ui.batch.reused"), formats.count(summary.reused))
         if summary.score is not None:
