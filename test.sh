@@ -68,6 +68,30 @@ ensure_fonts() {
     "系统中没有中文字体，页面截图里的中文会显示为方块。请安装 fonts-noto-cjk。"
 }
 
+has_java() {
+  local told
+  told="$(java -version 2>&1)" && [[ "$told" =~ version\ \"([0-9]+) ]] && [ "${BASH_REMATCH[1]}" -ge 17 ]
+}
+
+ensure_java() {
+  has_java && return
+  say "No Java 17 or newer on PATH; asking apt …" "PATH 中没有 Java 17 或更新版本，尝试用 apt 安装 …"
+  apt_install default-jre-headless || true
+  has_java && return
+  # Where the system's own is older, this one stands beside it.
+  apt_install openjdk-17-jre-headless || true
+  has_java && return
+  die 1 "The test on Spark needs Java 17 or newer, and it could not be installed. Install it so that 'java' is on PATH." \
+    "Spark 测试需要 Java 17 或更新版本，但无法自动安装。请自行安装，使 java 命令位于 PATH 中。"
+}
+
+# Spark, for its one slow test, in a folder of its own: MLflow does other things where it can import pyspark. It is
+# published as source alone; what builds it is among the packages of dev.lock, whose hashes are known.
+ensure_spark() {
+  ensure_java
+  install_lock spark requirements/spark.lock --no-build-isolation --upgrade --target .venv/spark
+}
+
 summary=""
 failed=false
 
@@ -91,6 +115,9 @@ install_lock local-lm requirements/local-lm.lock --no-deps
 install_lock dev requirements/dev.lock
 ensure_chromium
 ensure_fonts
+if $slow; then
+  ensure_spark
+fi
 
 # The tools stand in .venv; what they start (a child `python`, `dspyui`) is found there too.
 export PATH="$PWD/.venv/bin:$PATH"

@@ -23,67 +23,19 @@ import os
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import redirect_stdout
 from datetime import datetime
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from common import say
+from common import FakeLM, say
 from compile_overhead import Tracking
 
 TARGETS = {"untracked": 0.95, "traced": 0.90, "stored": 0.6}
 LONG, SHORT = (16, 0.2), (64, 0.02)
-
-
-class FakeLM:
-    """Answers with the second word of the message, after some time, and counts."""
-
-    def __init__(self) -> None:
-        self.calls = 0
-        self.seconds = 0.0
-        lock = threading.Lock()
-        fake = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-            # Else small answers wait for the other side's acknowledgement, 40 ms a call.
-            disable_nagle_algorithm = True
-
-            def do_POST(self) -> None:
-                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                with lock:
-                    fake.calls += 1
-                time.sleep(fake.seconds)
-                word = body["messages"][-1]["content"].split("[[ ## message ## ]]", 1)[1].split()[1]
-                content = f"[[ ## product ## ]]\n{word}\n\n[[ ## completed ## ]]"
-                message = {"role": "assistant", "content": content}
-                usage = {"prompt_tokens": 100, "completion_tokens": 10, "total_tokens": 110}
-                said = {
-                    "id": "fake", "object": "chat.completion", "created": 0, "model": body["model"],
-                    "choices": [{"index": 0, "message": message, "finish_reason": "stop"}], "usage": usage,
-                }  # fmt: skip
-                data = json.dumps(said).encode()
-                self.send_response(200)
-                self.send_header("Content-Type", "application/json")
-                self.send_header("Content-Length", str(len(data)))
-                self.end_headers()
-                self.wfile.write(data)
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        class Server(ThreadingHTTPServer):
-            daemon_threads = True
-            request_queue_size = 256
-
-        self._server = Server(("127.0.0.1", 0), Handler)
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
-        self.address = f"http://127.0.0.1:{self._server.server_address[1]}/v1"
 
 
 def messages(rows: int) -> list[str]:

@@ -21,16 +21,14 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 import urllib.error
 import urllib.request
 from contextlib import redirect_stdout
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from common import free_port, say
+from common import FakeLM, free_port, say
 
 os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
@@ -42,47 +40,6 @@ SERVER_SECONDS = 120.0
 LESSON = "Answer with the SECOND WORD of the message."
 SPLIT = {"train": 0.5, "validation": 0.2, "test": 0.3}
 OPTIMIZERS: dict[str, dict[str, Any]] = {"bootstrap_few_shot": {}, "miprov2": {}}
-
-
-class FakeLM:
-    """A language model that takes its time. A demo or the right instruction makes it answer every row well."""
-
-    def __init__(self) -> None:
-        self.calls = 0
-        lock = threading.Lock()
-        fake = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-            # Else small answers wait for the other side's acknowledgement, 40 ms a call.
-            disable_nagle_algorithm = True
-
-            def do_POST(self) -> None:
-                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                with lock:
-                    fake.calls += 1
-                time.sleep(LM_SECONDS)
-                message = {"role": "assistant", "content": answer(body["messages"])}
-                choice = {"index": 0, "message": message, "finish_reason": "stop"}
-                usage = {"prompt_tokens": 100, "completion_tokens": 10, "total_tokens": 110}
-                said = {
-                    "id": "fake", "object": "chat.completion", "created": 0, "model": body["model"],
-                    "choices": [choice], "usage": usage,
-                }  # fmt: skip
-                data = json.dumps(said).encode()
-                self.send_response(200)
-                self.send_header("Content-Type", "application/json")
-                self.send_header("Content-Length", str(len(data)))
-                self.end_headers()
-                self.wfile.write(data)
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
-        self.address = f"http://127.0.0.1:{self._server.server_address[1]}/v1"
 
 
 def answer(messages: list[dict[str, str]]) -> str:
@@ -276,7 +233,7 @@ def measure(runs: int, rows: int) -> dict[str, Any]:
     """All figures, and whether the target is met."""
     figures: dict[str, Any] = {}
     with tempfile.TemporaryDirectory(prefix="dspyui-compile-", ignore_cleanup_errors=True) as name:
-        lm, tracking = FakeLM(), Tracking(Path(name))
+        lm, tracking = FakeLM(answer, LM_SECONDS), Tracking(Path(name))
         try:
             for kind in OPTIMIZERS:
                 figures[kind] = compare(kind, lm, tracking, runs, rows, Path(name))

@@ -20,11 +20,9 @@ import os
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -32,69 +30,13 @@ import psutil
 
 import run_pages
 from batch import program
-from common import say
+from common import InstantLM, say
 from compile_overhead import Tracking
 
 ROWS = (10_000, 100_000, 1_000_000)
 TARGET_RATIO = 1.5
 LOOK_SECONDS = 0.1
 CALLS = 16
-
-
-class InstantLM:
-    """Answers with the second word of the message, at once, from a process of its own."""
-
-    def __init__(self) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, __file__, "--answer"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-        if self._process.stdout is None:
-            raise RuntimeError("the fake model did not start")
-        self.address = self._process.stdout.readline().strip()
-
-    def close(self) -> None:
-        """End it."""
-        self._process.terminate()
-        self._process.wait(30)
-
-
-def answer() -> int:
-    """The process of `InstantLM`; ends when its stdin closes."""
-
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-        # Else small answers wait for the other side's acknowledgement, 40 ms a call.
-        disable_nagle_algorithm = True
-
-        def do_POST(self) -> None:
-            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            word = body["messages"][-1]["content"].split("[[ ## message ## ]]", 1)[1].split()[1]
-            content = f"[[ ## product ## ]]\n{word}\n\n[[ ## completed ## ]]"
-            message = {"role": "assistant", "content": content}
-            usage = {"prompt_tokens": 100, "completion_tokens": 10, "total_tokens": 110}
-            said = {
-                "id": "fake", "object": "chat.completion", "created": 0, "model": body["model"],
-                "choices": [{"index": 0, "message": message, "finish_reason": "stop"}], "usage": usage,
-            }  # fmt: skip
-            data = json.dumps(said).encode()
-            self.send_response(200)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(data)))
-            self.end_headers()
-            self.wfile.write(data)
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    class Server(ThreadingHTTPServer):
-        daemon_threads = True
-        request_queue_size = 256
-
-    server = Server(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    print(f"http://127.0.0.1:{server.server_address[1]}/v1", flush=True)
-    sys.stdin.read()
-    return 0
 
 
 def write_rows(path: Path, count: int) -> None:
@@ -219,10 +161,7 @@ def main() -> int:
     parser.add_argument("--versions", type=int, default=1_000, help="how many versions (default 1000)")
     parser.add_argument("--repeats", type=int, default=5, help="how often each page is asked (default 5)")
     parser.add_argument("--only", choices=("memory", "pages"), help="measure one part alone")
-    parser.add_argument("--answer", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if arguments.answer:
-        return answer()
     figures: dict[str, Any] = {}
     if arguments.only != "pages":
         figures["memory"] = memory(arguments.rows, traced=arguments.traced)

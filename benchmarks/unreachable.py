@@ -28,8 +28,8 @@ from typing import Any
 
 import httpx
 
-from common import free_port, say
-from compile_overhead import FakeLM
+from common import FakeLM, free_port, say
+from compile_overhead import LM_SECONDS, answer
 
 TARGETS = {"start_extra_seconds": 3.0, "told_seconds": 3.0, "compile_ratio": 1.1}
 WAIT_SECONDS = 120.0
@@ -151,7 +151,7 @@ def one(folder: Path, tracking: dict[str, str], state: str, lm: FakeLM) -> dict[
 
 def measure(runs: int) -> dict[str, Any]:
     """All figures, and whether the targets are met."""
-    lm = FakeLM()
+    lm = FakeLM(answer, LM_SECONDS)
     sides: dict[str, list[dict[str, float]]] = {"off": [], "away": []}
     with tempfile.TemporaryDirectory(prefix="dspyui-unreachable-") as name, black_hole() as address:
         for number in range(runs):

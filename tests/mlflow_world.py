@@ -26,6 +26,8 @@ from dspyui.domain.signatures import SignatureSpec
 from dspyui.domain.traces import Span, Trace
 
 STARTED = datetime(2026, 11, 23, 12, 0, 0, 250000, tzinfo=UTC)
+# A test row of `compiled()`.
+ROW = {"message": "你好 lamp", "count": 2, "tags": ["x", "y"], "product": "lamp"}
 
 
 def compiled(lm=None, module="predict", **signature):
@@ -75,12 +77,11 @@ class RunMaker:
         self.store = store
         self.folder = folder
 
-    def record(self, program=None, **changes):
+    def record(self, program=None, row=ROW, **changes):
         job_id = new_job_id(datetime.now(UTC))
         folder = self.folder / job_id
         folder.mkdir()
         (folder / "program.json").write_text((program or compiled()).to_json(), encoding="utf-8")
-        row = {"message": "你好 lamp", "count": 2, "tags": ["x", "y"], "product": "lamp"}
         (folder / "test.jsonl").write_text(json.dumps(row, ensure_ascii=False) + "\n", encoding="utf-8")
         artifacts = (
             ArtifactFile(file=folder / "program.json", artifact_path="program/program.json"),

@@ -12,7 +12,7 @@ import pytest
 
 from tests.cli.test_webui_sh import ROOT, Checkout
 
-# A Chromium or a font is there once the file of its name is.
+# A Chromium, a font or a Java is there once the file of its name is.
 VENV_PYTHON = """#!/bin/sh
 case "$1 $2" in
   "tests/chromium.py "*) [ -f "$BIN/has-chromium" ]; exit $? ;;
@@ -25,7 +25,12 @@ TOOL = '#!/bin/sh\necho "${0##*/} $*" >>"$LOG"\ncase "$FAILS" in *"${0##*/}"*) e
 APT = TOOL + (
     'case "$BRINGS $*" in *apt*"install"*chromium*) : >"$BIN/has-chromium" ;; esac\n'
     'case "$*" in *noto-cjk*) [ -n "$NO_FONTS" ] || : >"$BIN/has-font" ;; esac\n'
+    'case "$*" in *"$JAVA_OF_APT"*) [ -z "$JAVA_OF_APT" ] || echo 21.0.2 >"$BIN/has-java" ;; esac\n'
 )
+JAVA = """#!/bin/sh
+[ -f "$BIN/has-java" ] || exit 1
+echo "openjdk version \\"$(cat "$BIN/has-java")\\" 2025-04-15" >&2
+"""
 
 
 @pytest.fixture
@@ -38,6 +43,8 @@ def checkout(tmp_path: Path) -> Checkout:
     made.tool("apt-get", APT)
     made.tool("id", "#!/bin/sh\necho 0\n")
     made.tool("fc-list", '#!/bin/sh\n[ ! -f "$BIN/has-font" ] || echo "Noto Sans CJK"\n')
+    made.tool("java", JAVA)
+    (made.bin / "has-java").write_text("17.0.15\n", encoding="utf-8")
     return made
 
 
@@ -61,6 +68,7 @@ def test_all_locks_are_installed_and_every_check_runs(checkout: Checkout) -> Non
         "-m pytest -m not slow -n 2 --dist loadfile",
     ]
     assert not any(line.startswith(("apt-get", "playwright")) for line in checkout.asked)
+    assert not any("spark" in line for line in checkout.asked)
 
 
 def test_all_runs_the_slow_ones_too(checkout: Checkout) -> None:
@@ -93,6 +101,44 @@ def test_one_check_that_fails_fails_the_whole_and_the_others_still_run(
     told = {line.split()[0] for line in done.stdout.splitlines() if "FAILED" in line}
     assert told == {{"lint-imports": "import-linter"}.get(fails, fails)}
     assert checkout.asked[-1].startswith("-m pytest")
+
+
+def test_all_installs_spark_in_a_folder_of_its_own_after_what_builds_it(checkout: Checkout) -> None:
+    has(checkout, "chromium", "font")
+    assert checkout.run("--all").returncode == 0
+    *_, dev, spark = (line for line in checkout.asked if ".lock" in line)
+    assert dev.endswith("-r requirements/dev.lock")
+    assert (
+        "--require-hashes --no-build-isolation --upgrade --target .venv/spark -r requirements/spark.lock"
+        in spark
+    )
+    assert not any(line.startswith("apt-get") for line in checkout.asked)
+
+
+@pytest.mark.parametrize("found", [None, "11.0.2", "1.8.0_442"])
+@pytest.mark.parametrize("brings", ["default-jre-headless", "openjdk-17-jre-headless"])
+def test_all_asks_apt_for_a_java_that_is_new_enough(
+    checkout: Checkout, found: str | None, brings: str
+) -> None:
+    has(checkout, "chromium", "font")
+    java = checkout.bin / "has-java"
+    if found:
+        java.write_text(f"{found}\n", encoding="utf-8")
+    else:
+        java.unlink()
+    assert checkout.run("--all", JAVA_OF_APT=brings).returncode == 0
+    asked = [line.split()[-1] for line in checkout.asked if line.startswith("apt-get install")]
+    assert asked == ["default-jre-headless", "openjdk-17-jre-headless"][: 1 + brings.startswith("openjdk")]
+
+
+def test_where_nobody_brings_a_java_all_says_so_before_any_test(checkout: Checkout) -> None:
+    has(checkout, "chromium", "font")
+    (checkout.bin / "has-java").unlink()
+    done = checkout.run("--all")
+    assert done.returncode == 1
+    assert "Java 17" in done.stderr
+    assert not any(line.startswith("-m pytest") for line in checkout.asked)
+    assert checkout.run().returncode == 0, "without --all nobody needs it"
 
 
 @pytest.mark.parametrize(

@@ -4,9 +4,6 @@ import json
 import os
 import subprocess
 import sys
-import sysconfig
-import venv
-from pathlib import Path
 
 import httpx
 import pytest
@@ -22,35 +19,25 @@ from dspyui.domain.programs import MODULES, ModuleSpec, ProgramSpec
 from dspyui.domain.registry import RegisterRequest
 from tests.conftest import end_process, free_port
 from tests.contracts.fakes import StaticTracking
+from tests.elsewhere import OUR_CODE, python_elsewhere
 from tests.fake_openai import FakeOpenAI, chat, last_input
 from tests.learner import SIGNATURE, learn, rows
 from tests.mlflow_world import RunMaker, compiled
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.slow
-# Data of DSPyUI may lie among the packages; its code does not.
-CODE = "import dspyui.errors"
 EXAMPLE = {"message": "my lamp", "count": 2, "tags": ["x", "y"]}
 
 
 @pytest.fixture(scope="module")
 def elsewhere(tmp_path_factory):
-    """A Python that has everything that is installed here except DSPyUI; gives its `bin` folder.
-
-    A folder named in a `.pth` file is searched, but the `.pth` files in it are not read, and it is such a file
-    that makes DSPyUI importable here.
-    """
-    root = tmp_path_factory.mktemp("elsewhere") / "venv"
-    venv.create(root, with_pip=False)
-    packages = sysconfig.get_path("purelib", vars={"base": str(root)})
-    (Path(packages) / "others.pth").write_text(sysconfig.get_path("purelib") + "\n", encoding="utf-8")
+    """The `bin` folder of a Python that has everything that is installed here except DSPyUI."""
+    folder = python_elsewhere(tmp_path_factory.mktemp("elsewhere") / "venv")
     # As pip would have installed it; MLflow starts it by name.
-    uvicorn = root / "bin" / "uvicorn"
-    uvicorn.write_text(f'#!/bin/sh\nexec "{root}/bin/python" -m uvicorn "$@"\n', encoding="utf-8")
+    uvicorn = folder / "uvicorn"
+    uvicorn.write_text(f'#!/bin/sh\nexec "{folder}/python" -m uvicorn "$@"\n', encoding="utf-8")
     uvicorn.chmod(0o755)
-    found = subprocess.run([root / "bin" / "python", "-c", CODE], check=False, capture_output=True)
-    assert b"No module named 'dspyui" in found.stderr
-    return root / "bin"
+    return folder
 
 
 @pytest.fixture
@@ -212,4 +199,4 @@ def _pings(address):
 
 def test_the_interpreter_of_these_tests_has_dspyui():
     """Else the environment without it would show nothing."""
-    assert subprocess.run([sys.executable, "-c", CODE], check=False).returncode == 0
+    assert subprocess.run([sys.executable, "-c", OUR_CODE], check=False).returncode == 0
