@@ -1,0 +1,271 @@
+"""The database over which machines share a batch: real PostgreSQL, real locks."""
+
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing
+
+import pytest
+from pydantic import SecretStr
+
+from dspyui.adapters.shared_batches.board import PostgresBoard
+from dspyui.domain.batches import BatchModel, BatchSpec, RowOutcome
+from dspyui.domain.compiles import Usage
+from dspyui.domain.limits import GateClosedError, PaceState
+from dspyui.domain.lms import LOCAL_MODEL, LMSpec
+from dspyui.domain.metrics import MetricSpec
+from dspyui.domain.sharing import Answer, SharedBatch, SharedRow, is_shareable
+from dspyui.domain.traces import Trace
+from dspyui.errors import UnavailableError
+from dspyui.services.shared_gate import SharedGate
+from tests.batch_world import program
+from tests.postgres_world import running_postgres
+from tests.waiting import wait_until
+
+
+@pytest.fixture(scope="module")
+def postgres(tmp_path_factory):
+    with running_postgres(tmp_path_factory.mktemp("pg")) as server:
+        yield server
+
+
+@pytest.fixture
+def address(postgres):
+    return postgres.new_database()
+
+
+@pytest.fixture
+def board(address):
+    with closing(PostgresBoard(SecretStr(address))) as made:
+        yield made
+
+
+@pytest.fixture
+def stack():
+    with ExitStack() as made:
+        yield made
+
+
+def batch(name="one", **more):
+    spec = BatchSpec(**{"model": "m", "path": "rows.jsonl", "concurrency": 8, **more})
+    model = BatchModel(program=program("http://127.0.0.1:9"), uri="m", name="m")
+    return SharedBatch(
+        id=name, spec=spec, model=model, columns=("message",), tags={"a": "b"}, trace_share=1.0
+    )
+
+
+def rows(*indexes):
+    return [SharedRow(index=n, key=f"{n:032x}", values={"message": f"My thing{n} broke."}) for n in indexes]
+
+
+def answer(index, *, trace=None, line='{"product": "x"}'):
+    outcome = RowOutcome(
+        index, bytes.fromhex(f"{index:032x}"), line, None, 12.5, Usage(lm_calls=1), 1.0, trace is not None
+    )
+    return Answer.of(outcome, trace)
+
+
+def test_what_goes_out_comes_back_as_it_was(board, stack):
+    host = stack.enter_context(board.host(batch()))
+    worker = stack.enter_context(board.work("w"))
+    strange = {"message": "half a pair \ud800, nothing \x00, 中文", "number": float("inf"), "none": None}
+    row = SharedRow(index=7, key="ab" * 16, values=strange)
+    host.hand_out([row])
+    assert worker.wanted() == ["one"]
+    assert worker.batch("one") == batch()
+    chunk = worker.claim("one")
+    assert (chunk.rows, chunk.calls) == ((row,), 4)
+    trace = Trace(trace_id="f" * 32, spans=(), tags={"dspyui.row": "7"})
+    given = answer(7, trace=trace, line='{"a": "\\ud800", "b": "中"}')
+    worker.answer(chunk, given)
+    assert list(host.answers(10)) == [given]
+    assert given.to_outcome().index == 7
+    assert list(host.answers(10)) == [given]  # until it is kept
+    host.kept([7])
+    assert list(host.answers(10)) == []
+
+
+def test_no_chunk_goes_to_two_and_no_more_calls_are_made_than_the_batch_may(board, stack):
+    host = stack.enter_context(board.host(batch(concurrency=10)))
+    workers = [stack.enter_context(board.work(f"w{n}")) for n in range(4)]
+    for number in range(10):
+        host.hand_out(rows(number))
+    assert batch(concurrency=10).slots == (4, 3, 3)
+    with ThreadPoolExecutor(8) as pool:
+        asked = pool.map(lambda n: (worker := workers[n % 4], worker.claim("one")), range(16))
+        taken = [(worker, chunk) for worker, chunk in asked if chunk]
+    assert sorted(chunk.calls for _, chunk in taken) == [3, 3, 4]
+    assert {chunk.number for _, chunk in taken} == {0, 1, 2}
+    assert host.workers() in {2, 3}
+    # One that is through makes room for the next, with the calls that it had.
+    worker, chunk = taken[0]
+    worker.give_back(chunk, done=True)
+    following = worker.claim("one")
+    assert (following.number, following.calls) == (3, chunk.calls)
+
+
+def test_every_worker_gets_its_share(board, stack):
+    host = stack.enter_context(board.host(batch(concurrency=16)))
+    greedy, late = (stack.enter_context(board.work(name)) for name in ("greedy", "late"))
+    for number in range(12):
+        host.hand_out(rows(number))
+    alone = [greedy.claim("one") for _ in range(5)]
+    assert [chunk is not None for chunk in alone] == [True, True, True, True, False]
+    assert late.claim("one") is None  # all are taken; but from now on two share
+    for chunk in alone[:3]:
+        greedy.give_back(chunk, done=True)
+    assert greedy.claim("one") is not None  # it has one left, and may have two
+    assert greedy.claim("one") is None
+    assert late.claim("one") is not None
+    late.withdraw("one")
+    assert greedy.claim("one") is not None
+
+
+def test_what_a_dead_worker_had_is_taken_over_without_what_it_had_answered(board, stack):
+    host = stack.enter_context(board.host(batch()))
+    other = stack.enter_context(board.work("other"))
+    host.hand_out(rows(0, 1, 2))
+    with board.work("dies") as dies:
+        chunk = dies.claim("one")
+        assert len(chunk.rows) == 3
+        dies.answer(chunk, answer(1))
+        assert other.claim("one") is None
+    taken = other.claim("one")
+    assert [row.index for row in taken.rows] == [0, 2]
+    # It was not dead, only cut off: its answer changes nothing, and nobody gets a row twice.
+    dies.answer(chunk, answer(1, line='{"product": "late"}'))
+    other.answer(taken, answer(0))
+    dies.answer(chunk, answer(0, line='{"product": "late"}'))
+    other.answer(taken, answer(2))
+    dies.give_back(chunk, done=False)
+    other.give_back(taken, done=True)
+    assert {given.index: given.line for given in host.answers(10)} == dict.fromkeys(
+        (0, 1, 2), '{"product": "x"}'
+    )
+
+
+def test_a_batch_is_wanted_while_its_host_lives_and_can_be_gone_on_with(board, stack, address, postgres):
+    worker = stack.enter_context(board.work("w"))
+    with board.host(batch()) as host:
+        host.hand_out(rows(0, 1))
+        host.hand_out(rows(2))
+        chunk = worker.claim("one")
+        worker.answer(chunk, answer(0))
+        assert worker.wanted() == ["one"]
+    assert worker.wanted() == []
+    host = stack.enter_context(board.host(batch()))
+    assert worker.wanted() == ["one"]
+    assert sorted(host.outstanding()) == [0, 1, 2]
+    assert host.outstanding()[1] == bytes.fromhex(f"{1:032x}")
+    host.kept([0])
+    assert sorted(host.outstanding()) == [1, 2]
+    host.hand_out(rows(3))
+    assert sorted(host.outstanding()) == [1, 2, 3]
+    worker.answer(chunk, answer(1))
+    worker.give_back(chunk, done=True)
+    host.kept([1])
+    database = address.partition("@/")[2].partition("?")[0]
+    assert postgres.run(database, "select count(*) from dspyui.answers") == [(0,)]
+    assert postgres.run(database, "select number from dspyui.chunks order by 1") == [(1,), (2,)]
+    board.forget("one")
+    assert worker.wanted() == []
+    assert worker.batch("one") is None
+    assert worker.claim("one") is None
+    worker.answer(chunk, answer(1))  # an answer to what is gone
+
+
+def test_leaving_stops_the_work(board, stack):
+    host = stack.enter_context(board.host(batch()))
+    worker = stack.enter_context(board.work("w"))
+    host.leave()
+    assert worker.wanted() == []
+    host.check_in()
+    assert worker.wanted() == ["one"]
+
+
+def test_a_lost_connection_is_made_anew(board, stack, address, postgres):
+    stack.enter_context(board.host(batch())).hand_out(rows(0))
+    worker = stack.enter_context(board.work("w"))
+    database = address.partition("@/")[2].partition("?")[0]
+    postgres.run(
+        database, f"select pg_terminate_backend(pid) from pg_stat_activity where datname = '{database}'"
+        " and pid <> pg_backend_pid()",
+    )  # fmt: skip
+    worker.check_in()
+    assert worker.wanted() == []  # the host has not looked yet
+
+
+def test_one_pace_for_all(board, stack):
+    made = batch(requests_per_minute=120)
+    stack.enter_context(board.host(made))
+    gates = [SharedGate(stack.enter_context(board.work(f"w{n}")), made) for n in range(3)]
+    passed, lock = [], threading.Lock()
+
+    def call(gate):
+        try:
+            while True:
+                gate.enter(10)
+                with lock:
+                    passed.append(time.monotonic())
+                gate.leave(10, 10)
+        except GateClosedError:
+            return
+
+    threads = [threading.Thread(target=call, args=(gate,)) for gate in gates for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    wait_until(lambda: len(passed) >= 9, seconds=60)
+    for gate in gates:
+        gate.close()
+    for thread in threads:
+        thread.join()
+    # A burst of one second's worth, then two a second, whoever makes them.
+    assert passed[8] - passed[0] >= 2.9
+
+
+def test_a_refusal_holds_back_every_machine(board, stack):
+    made = batch()
+    stack.enter_context(board.host(made))
+    first, second = (SharedGate(stack.enter_context(board.work(name)), made) for name in "ab")
+    first.refused(1.5)
+    second.refresh()
+    begin = time.monotonic()
+    second.enter(10)
+    assert time.monotonic() - begin > 1.0
+    second.leave(10, 10)
+    state = []
+
+    def look(found, now):
+        state.append(found)
+        return found
+
+    with board.work("c") as seat:
+        seat.pace("one", look)
+    assert isinstance(state[0], PaceState)
+    assert state[0].refusals == 0  # an answer came after it
+
+
+def test_tables_of_another_layout_are_not_touched(board, address, postgres):
+    board.forget("none")
+    database = address.partition("@/")[2].partition("?")[0]
+    postgres.run(database, "update dspyui.layout set number = 99")
+    with closing(PostgresBoard(SecretStr(address))) as other, pytest.raises(UnavailableError) as caught:
+        other.forget("one")
+    assert caught.value.code == "sharing.layout"
+
+
+def test_a_database_that_is_not_there_is_told_without_its_password():
+    with closing(PostgresBoard(SecretStr("postgresql://ann:canary-pass@127.0.0.1:9/x"))) as board:
+        with pytest.raises(UnavailableError) as caught:
+            board.forget("one")
+    sentence = caught.value.text("en_US")
+    assert "127.0.0.1:9" in sentence
+    assert "refused" in sentence
+    assert "canary-pass" not in sentence + caught.value.text("zh_CN")
+
+
+def test_what_only_this_machine_has_is_not_shared():
+    lms = program("http://127.0.0.1:9").roles(None)
+    assert is_shareable(lms, [MetricSpec(kind="exact_match")])
+    assert not is_shareable(lms, [MetricSpec(kind="custom", params={"name": "mine"})])
+    assert not is_shareable(program("http://127.0.0.1:9").roles(LMSpec(model=LOCAL_MODEL)), [])
