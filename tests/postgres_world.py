@@ -33,6 +33,13 @@ class Postgres:
             found = connection.execute(statement.encode())
             return found.fetchall() if found.description else []
 
+    def cut_off(self, database: str) -> None:
+        """End all connections to a database, as a network does that breaks down."""
+        with closing(psycopg.connect(self.address("postgres"), autocommit=True)) as connection:
+            connection.execute(
+                "select pg_terminate_backend(pid) from pg_stat_activity where datname = %s", [database]
+            )
+
 
 @contextmanager
 def running_postgres(folder: Path) -> Iterator[Postgres]:

@@ -99,8 +99,10 @@ def test_no_chunk_goes_to_two_and_no_more_calls_are_made_than_the_batch_may(boar
     assert host.workers() in {2, 3}
     # One that is through makes room for the next, with the calls that it had.
     worker, chunk = taken[0]
+    idle = next(one for one in workers if one not in [busy for busy, _ in taken])
+    assert idle.claim("one") is None
     worker.give_back(chunk, done=True)
-    following = worker.claim("one")
+    following = idle.claim("one")
     assert (following.number, following.calls) == (3, chunk.calls)
 
 
@@ -187,10 +189,7 @@ def test_a_lost_connection_is_made_anew(board, stack, address, postgres):
     stack.enter_context(board.host(batch())).hand_out(rows(0))
     worker = stack.enter_context(board.work("w"))
     database = address.partition("@/")[2].partition("?")[0]
-    postgres.run(
-        database, f"select pg_terminate_backend(pid) from pg_stat_activity where datname = '{database}'"
-        " and pid <> pg_backend_pid()",
-    )  # fmt: skip
+    postgres.cut_off(database)
     worker.check_in()
     assert worker.wanted() == []  # the host has not looked yet
 
@@ -255,9 +254,9 @@ def test_tables_of_another_layout_are_not_touched(board, address, postgres):
 
 
 def test_a_database_that_is_not_there_is_told_without_its_password():
-    with closing(PostgresBoard(SecretStr("postgresql://ann:canary-pass@127.0.0.1:9/x"))) as board:
-        with pytest.raises(UnavailableError) as caught:
-            board.forget("one")
+    board = PostgresBoard(SecretStr("postgresql://ann:canary-pass@127.0.0.1:9/x"))
+    with closing(board), pytest.raises(UnavailableError) as caught:
+        board.forget("one")
     sentence = caught.value.text("en_US")
     assert "127.0.0.1:9" in sentence
     assert "refused" in sentence

@@ -170,8 +170,11 @@ class Lease:
             return bool(taken)
 
     def release(self) -> None:
-        """Let go of it."""
+        """Let go of it; the others see that at once."""
         with self._lock:
+            if self._connection is not None:
+                with suppress(SQLAlchemyError):
+                    self._connection.execute(text("select pg_advisory_unlock(:key)"), {"key": self.key})
             self._drop()
 
     @staticmethod
@@ -184,9 +187,6 @@ class Lease:
 
     def _drop(self) -> None:
         if self._connection is not None:
-            # Really closed: a connection that went back into a pool would hold the lock.
-            with suppress(SQLAlchemyError):
-                self._connection.invalidate()
             with suppress(SQLAlchemyError):
                 self._connection.close()
             self._connection = None
