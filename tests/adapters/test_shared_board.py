@@ -50,7 +50,7 @@ def batch(name="one", **more):
     spec = BatchSpec(**{"model": "m", "path": "rows.jsonl", "concurrency": 8, **more})
     model = BatchModel(program=program("http://127.0.0.1:9"), uri="m", name="m")
     return SharedBatch(
-        id=name, spec=spec, model=model, columns=("message",), tags={"a": "b"}, trace_share=1.0
+        id=name, total=100, spec=spec, model=model, columns=("message",), tags={"a": "b"}, trace_share=1.0
     )
 
 

@@ -23,9 +23,10 @@ CHUNK_CALLS: Final = 4
 
 
 class SharedBatch(Frozen):
-    """What whoever helps has to know. `trace_share` None keeps no trace; `columns` are the input's."""
+    """What a helper has to know. `total` counts the rows; `columns` are the input's; `trace_share` None: no trace."""
 
     id: str
+    total: int
     spec: BatchSpec
     model: BatchModel
     columns: tuple[str, ...]
@@ -46,8 +47,8 @@ class SharedBatch(Frozen):
 
     @property
     def chunk_rows(self) -> int:
-        """How many rows go out together."""
-        return min(CHUNK_ROWS, 8 * max(self.slots))
+        """How many rows go out together: few of a small batch, so that everybody gets some."""
+        return max(1, min(CHUNK_ROWS, self.total // (4 * len(self.slots))))
 
 
 class SharedRow(Frozen):

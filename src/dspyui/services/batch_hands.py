@@ -37,6 +37,7 @@ class BatchWork:
     spec: BatchSpec
     model: BatchModel
     columns: tuple[str, ...]
+    total: int
     earlier: EarlierRows | None
     tracing: Tracing | None
     tell: Callable[..., None]

@@ -110,7 +110,7 @@ class BatchRun:
         self._enter("running")
         earlier = self._batches.open_earlier(self._spec.earlier) if self._spec.earlier else None
         try:
-            with self._crew.open(self._work(columns, earlier), self._desk(log)) as hands:
+            with self._crew.open(self._work(columns, total, earlier), self._desk(log)) as hands:
                 self._hands, self._began = hands, time.monotonic()
                 self._dispatch(islice(stream, total), hands, log)
         finally:
@@ -119,12 +119,13 @@ class BatchRun:
         if self._stop is not None:
             raise self._stop
 
-    def _work(self, columns: tuple[str, ...], earlier: EarlierRows | None) -> BatchWork:
+    def _work(self, columns: tuple[str, ...], total: int, earlier: EarlierRows | None) -> BatchWork:
         return BatchWork(
             job_id=self._job_id,
             spec=self._spec,
             model=self._model,
             columns=columns,
+            total=total,
             earlier=earlier,
             tracing=self._tracing,
             tell=self._log_event,

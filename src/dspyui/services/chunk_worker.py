@@ -13,7 +13,7 @@ from dspyui.domain.batches import InputRow
 from dspyui.domain.engine import Ask, CallGate, Engine
 from dspyui.domain.sharing import Answer, Chunk, SharedBatch, SharedRow, WorkerSeat
 from dspyui.domain.traces import Trace
-from dspyui.errors import DSPyUIError, UnavailableError
+from dspyui.errors import UnavailableError
 from dspyui.services.batch_rows import RowAsker, Tracing
 from dspyui.services.shared_gate import SharedGate
 
@@ -151,16 +151,26 @@ class ChunkWorker:
         return used == 0 or used + max(help_.batch.slots) <= self._calls
 
     def _begin(self, batch_id: str) -> Help | None:
-        if (batch := self._seat.batch(batch_id)) is None:
-            return None
-        gate, traces, stack = SharedGate(self._seat, batch), TraceCatcher(), ExitStack()
+        """Set up for a batch; None when it is gone, or cannot be helped with from here."""
+        stack = ExitStack()
         try:
-            engine = stack.enter_context(self._make_engine(batch, gate))
-            ask = stack.enter_context(engine.asking(engine.load(batch.model.program)))
-        except DSPyUIError as exc:
+            if (batch := self._seat.batch(batch_id)) is None:
+                return None
+            help_ = self._set_up(batch, stack)
+        except UnavailableError:
+            raise
+        except Exception as exc:  # noqa: BLE001 - whatever it is, this worker outlives it and says why it does not help
             stack.close()
             self._decline(batch_id, exc)
             return None
+        self._tell(Notice(key="worker.helps", values={"job_id": batch_id, "model": batch.model.uri}))
+        self._helps[batch_id] = help_
+        return help_
+
+    def _set_up(self, batch: SharedBatch, stack: ExitStack) -> Help:
+        gate, traces = SharedGate(self._seat, batch), TraceCatcher()
+        engine = stack.enter_context(self._make_engine(batch, gate))
+        ask = stack.enter_context(engine.asking(engine.load(batch.model.program)))
         share = batch.trace_share
         asker = RowAsker(
             batch.spec,
@@ -171,9 +181,7 @@ class ChunkWorker:
             tracing=None if share is None else Tracing(traces, share),
             earlier=None,
         )
-        self._tell(Notice(key="worker.helps", values={"job_id": batch_id, "model": batch.model.uri}))
-        help_ = self._helps[batch_id] = Help(batch, gate, asker, ask, traces, stack)
-        return help_
+        return Help(batch, gate, asker, ask, traces, stack)
 
     def _end(self, help_: Help) -> None:
         help_.close()

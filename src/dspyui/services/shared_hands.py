@@ -42,6 +42,7 @@ class SharedCrew:
         """See the protocol."""
         batch = SharedBatch(
             id=work.job_id,
+            total=work.total,
             spec=work.spec,
             model=work.model,
             columns=work.columns,
