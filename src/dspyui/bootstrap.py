@@ -350,8 +350,7 @@ def _batch(settings: Settings, jobs: FileJobStore, job_id: str) -> None:
 def _crew(settings: Settings, spec: BatchSpec, program: CompiledProgram, board: BatchBoard | None) -> Crew:
     """Who asks a batch's rows: every machine that helps, if there is a board and they can; else this process."""
     lms = spec.lms(program)
-    own = (spec.metric,) if spec.metric else ()
-    if board is not None and is_shareable(lms, (*program.metrics, *own)):
+    if board is not None and is_shareable(spec, program):
         return SharedCrew(board, _engine(settings, lms, None), partial(_helping_engine, settings, None))
     limiter = CallLimiter(spec.concurrency, requests=spec.requests_per_minute, tokens=spec.tokens_per_minute)
     return OwnCrew(_engine(settings, lms, None, gate=limiter), limiter)
@@ -375,6 +374,9 @@ def _helping_engine(
 ) -> "Iterator[DspyEngine]":
     """The engine that asks a shared batch's rows. The rules, if any, say which keys may go where."""
     if rules is not None:
+        # Its host has looked too; but what stands in the database may have been put there by anybody.
+        if not batch.is_shareable:
+            raise BadRequestError("sharing.not_shareable")
         rules.check(batch.lms)
     settings.keys.mark_secret(secret_variables(batch.lms))
     with closing(_engine(settings, batch.lms, None, gate=gate)) as engine:

@@ -14,7 +14,7 @@ from dspyui.domain.compiles import Usage
 from dspyui.domain.limits import GateClosedError, PaceState
 from dspyui.domain.lms import LOCAL_MODEL, LMSpec
 from dspyui.domain.metrics import MetricSpec
-from dspyui.domain.sharing import Answer, SharedBatch, SharedRow, is_shareable
+from dspyui.domain.sharing import Answer, SharedBatch, SharedRow
 from dspyui.domain.traces import Trace
 from dspyui.errors import UnavailableError
 from dspyui.services.shared_gate import SharedGate
@@ -264,7 +264,7 @@ def test_a_database_that_is_not_there_is_told_without_its_password():
 
 
 def test_what_only_this_machine_has_is_not_shared():
-    lms = program("http://127.0.0.1:9").roles(None)
-    assert is_shareable(lms, [MetricSpec(kind="exact_match")])
-    assert not is_shareable(lms, [MetricSpec(kind="custom", params={"name": "mine"})])
-    assert not is_shareable(program("http://127.0.0.1:9").roles(LMSpec(model=LOCAL_MODEL)), [])
+    own = MetricSpec(kind="custom", params={"name": "mine"})
+    assert batch(metric=MetricSpec(kind="exact_match")).is_shareable
+    assert not batch(metric=own).is_shareable
+    assert not batch(lm=LMSpec(model=LOCAL_MODEL)).is_shareable

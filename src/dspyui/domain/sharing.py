@@ -14,7 +14,7 @@ from dspyui.domain.batches import BatchModel, BatchSpec, InputRow, RowOutcome
 from dspyui.domain.compiles import Usage
 from dspyui.domain.limits import PaceState
 from dspyui.domain.lms import LMRoles
-from dspyui.domain.metrics import MetricSpec
+from dspyui.domain.programs import CompiledProgram
 from dspyui.domain.traces import Trace
 
 # Rows that are handed out together, at most; and the calls at once that a chunk takes of the batch's.
@@ -37,6 +37,11 @@ class SharedBatch(Frozen):
     def lms(self) -> LMRoles:
         """Who answers."""
         return self.spec.lms(self.model.program)
+
+    @property
+    def is_shareable(self) -> bool:
+        """Whether other machines can help."""
+        return is_shareable(self.spec, self.model.program)
 
     @property
     def slots(self) -> tuple[int, ...]:
@@ -115,9 +120,10 @@ class Answer(Frozen):
         )
 
 
-def is_shareable(lms: LMRoles, metrics: Sequence[MetricSpec]) -> bool:
+def is_shareable(spec: BatchSpec, program: CompiledProgram) -> bool:
     """Whether other machines can help: they have neither the bundled model's server nor a person's own metric files."""
-    return not lms.uses_local and not any(metric.kind == "custom" for metric in metrics)
+    metrics = (*program.metrics, *((spec.metric,) if spec.metric else ()))
+    return not spec.lms(program).uses_local and not any(metric.kind == "custom" for metric in metrics)
 
 
 class HostSeat(Protocol):

@@ -51,7 +51,7 @@ class TraceCatcher:
 
 @dataclass(slots=True)
 class Help:
-    """What a worker has set up for one batch. `problem` is why it no longer helps; `rows` counts its answers."""
+    """What a worker has set up for one batch. `problem` is why it no longer helps."""
 
     batch: SharedBatch
     gate: SharedGate
