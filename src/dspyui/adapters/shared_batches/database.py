@@ -108,7 +108,11 @@ class Database:
                 pool = create_engine(
                     self._url, connect_args=_CONNECT, pool_pre_ping=True, pool_size=8, max_overflow=64
                 )
-                _make_tables(pool)
+                try:
+                    _make_tables(pool)
+                except BaseException:
+                    pool.dispose()
+                    raise
                 self._pool = pool
             return self._pool
 
