@@ -122,8 +122,12 @@ class App:
         """Stop this process's children, and the local servers if nobody else holds them."""
         self.runner.close()
         self.queue.close()
-        self.services.record.close()
-        self.services.feedback.close()
+        # Both send for a while what waits: at the same time, for somebody waits for them.
+        senders = (self.services.record, self.services.feedback)
+        for sender in senders:
+            sender.begin_close()
+        for sender in senders:
+            sender.close()
         self.services.tracking.close()
         self.services.local_lm.close()
 

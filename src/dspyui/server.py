@@ -26,7 +26,7 @@ from dspyui.settings import Settings
 from dspyui.ui.app import create_pages
 
 # How long open connections may take to end when the server stops, in seconds.
-GRACE_SECONDS = 2
+GRACE_SECONDS = 1
 # The first page comes before everything that loads in the background; this long at most, in seconds.
 FIRST_PAGE_SECONDS = 1.0
 # What a browser asks for right after its first page goes before it too, in seconds.

@@ -184,15 +184,17 @@ class CompileRun:
             if count:
                 self._log(kind, {"phase": phase, "count": count}, level="warning")
 
-    def _on_row(self, phase: Phase) -> Callable[[int, float, bool], None]:
+    def _on_row(self, phase: Phase) -> Callable[[int, float | None, bool], None]:
         curve = _CURVES.get(phase)
         first: float | None = None
 
-        def show(done: int, mean: float, is_first: bool) -> None:
+        def show(done: int, mean: float | None, is_first: bool) -> None:
             nonlocal first
             now = time.monotonic()
             first = now if first is None else first
-            more = {curve: (*getattr(self._progress, curve), mean)} if curve and is_first else {}
+            # Where nothing was scored yet there is no mean, and 0.00 would be one.
+            is_point = curve and is_first and mean is not None
+            more = {curve: (*getattr(self._progress, curve), mean)} if curve and is_point else {}
             self._show({"done": done, "row_seconds": now - first, **more})
 
         return show

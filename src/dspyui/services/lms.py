@@ -37,6 +37,11 @@ class KeyTest(Frozen):
     seconds: float = 0.0
     problem: Fault | None = None
 
+    @property
+    def is_refused(self) -> bool:
+        """Whether the provider has said that the key itself is no good; a network that is down says nothing of it."""
+        return self.problem is not None and self.problem.code in _REFUSED
+
 
 class LMService:
     """Keys and models. A key is taken and never given back: not its value, not a part of it."""
@@ -115,7 +120,7 @@ class LMService:
 
     def _is_refused(self, variable: str) -> bool:
         test = self._tests.get(variable)
-        return test is not None and test.problem is not None and test.problem.code in _REFUSED
+        return test is not None and test.is_refused
 
     def price(self, lm: ModelSpec) -> Price | None:
         """What a token of the model costs; None when it is not known.

@@ -71,11 +71,12 @@ class Scoring:
         rows: Sequence[Row],
         *,
         budget: ErrorBudget,
-        on_row: Callable[[int, float, bool], None],
+        on_row: Callable[[int, float | None, bool], None],
         sink: TraceSink | None,
         needs_readable: bool = False,
     ) -> None:
-        """`on_row` is told, one call at a time: answers so far, their mean score, whether it is a row's first.
+        """`on_row` is told, one call at a time: answers so far, their mean score (None while
+        there is none), whether it is a row's first.
 
         `needs_readable`: stop a model that gives nothing that can be read.
         """
@@ -115,7 +116,7 @@ class Scoring:
             self._done += 1
             if score.is_scored:
                 self._scores.append(score.value)
-            mean = sum(self._scores) / len(self._scores) if self._scores else 0.0
+            mean = sum(self._scores) / len(self._scores) if self._scores else None
             self._on_row(self._done, mean, is_first)
             self._check_readable(index + 1, prediction)
 

@@ -40,11 +40,16 @@ class Sender(ABC):
         """Look at once, not at the next turn: something new waits."""
         self._wake.set()
 
-    def close(self) -> None:
+    def begin_close(self) -> None:
         """Send for a few seconds more what waits, if the server is there; the rest is sent by the next start."""
-        self._flush_until = time.monotonic() + FLUSH_SECONDS
-        self._closing.set()
-        self._wake.set()
+        if not self._closing.is_set():
+            self._flush_until = time.monotonic() + FLUSH_SECONDS
+            self._closing.set()
+            self._wake.set()
+
+    def close(self) -> None:
+        """The same, and wait for the end of it."""
+        self.begin_close()
         if self._thread is not None:
             self._thread.join(timeout=CLOSE_SECONDS)
 

@@ -128,8 +128,10 @@ class KeysCard:
         elif test.problem is None:
             seconds = formats.duration(test.seconds, text)
             chip(text("ui.keys.works", seconds=seconds), "good", icon="check", mark=mark)
-        else:
+        elif test.is_refused:
             chip(text("ui.keys.fails"), "bad", icon="error", mark=mark)
+        else:
+            chip(text("ui.keys.undecided"), "warn", icon="help_outline", mark=mark)
 
     def _draw_failure(self, row: _Row) -> None:
         text, test = self._text, self._service.key_test(row.variable)
@@ -192,8 +194,9 @@ class KeysCard:
 
     def _clear(self, variable: str) -> None:
         self._service.clear_key(variable)
-        self._rows.draw()
+        # Before the rows are drawn anew: the button, in whose place the message would be made, goes with them.
         ui.notify(self._text("ui.keys.cleared", variable=variable))
+        self._rows.draw()
 
 
 def _row(state: ProviderState) -> _Row:
