@@ -2,7 +2,11 @@
 
 import pytest
 
-from tests.batch_world import program
+from dspyui.domain.batches import BatchSpec
+from dspyui.domain.lms import LOCAL_MODEL
+from dspyui.errors import DSPyUIError
+from tests.api.world import World
+from tests.batch_world import instructions, program, put_version
 from tests.unit.test_ui_batch import finish
 
 
@@ -63,13 +67,71 @@ def test_a_model_that_goes_away_meanwhile_changes_nothing(client, world, documen
     (tmp_path / "things.json").unlink()
     assert world.services.batches.view(job_id).model.program.spec.name == "things"
     finish(world, job_id)
-    assert client.post(f"/api/batches/{job_id}/again").json()["code"] == "batch.model_missing"
+    again = client.post(f"/api/batches/{job_id}/again").json()["job_id"]
+    model = world.services.batches.view(job_id).model
+    assert world.services.batches.view(again).model == model
+
+
+@pytest.mark.parametrize("route", ["batches", "jobs"])
+@pytest.mark.parametrize("happens", ["promoted", "deleted", "model deleted"])
+def test_taken_up_again_by_the_program_that_has_answered_so_far(client, world, document, happens, route):
+    made, registry = program(None, model=LOCAL_MODEL), world.registry
+    put_version(registry, made, "ONE")
+    document["model"] = "models:/things/Production"
+    job_id = client.post("/api/batches", json=document).json()["job_id"]
+    finish(world, job_id)
+    if happens == "promoted":
+        put_version(registry, made, "TWO")
+        assert registry.get_by_stage("things", "Production").version == 2
+    elif happens == "deleted":
+        registry.delete_version("things", 1)
+    else:
+        registry.delete_model("things")
+    again = client.post(f"/api/{route}/{job_id}/again").json()["job_id"]
+    model = world.services.batches.view(again).model
+    assert (model.version, model.uri) == (1, "models:/things/1")
+    assert instructions(model.program).endswith("ONE")
+    if happens == "promoted":
+        new = client.post("/api/batches", json=document).json()["job_id"]
+        assert world.services.batches.view(new).model.version == 2
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"model": "models:/things/Production"},
+        {"lm": {"model": "openai/other"}},
+        {"columns": {"message": "text"}},
+        {"metric": {"kind": "exact_match"}},
+        {"path": "another.csv"},
+    ],
+)
+def test_answers_of_another_program_or_input_are_not_taken_over(client, world, document, tmp_path, change):
+    put_version(world.registry, program(None, model=LOCAL_MODEL), "ONE")
+    for name in ("rows.csv", "another.csv"):
+        (tmp_path / name).write_text("message,text,product\n" + "My thing broke.,a,b\n" * 12)
+    job_id = client.post("/api/batches", json=document).json()["job_id"]
+    finish(world, job_id)
+    if "path" in change:
+        change = {"path": str(tmp_path / "another.csv")}
+    refused = client.post("/api/batches", json={**document, **change, "earlier": job_id})
+    assert (refused.status_code, refused.json()["code"]) == (409, "batch.earlier_other")
+    assert next(iter(change)) in refused.json()["message"]
+    allowed = client.post("/api/batches", json={**document, "earlier": job_id, "concurrency": 32})
+    assert allowed.status_code == 202
+
+
+def test_where_others_reach_it_a_batch_of_a_file_is_taken_up_again(make_client, document, settings):
+    """It was made here; whoever takes it up again names no file, and opens none."""
+    shared = make_client(host="0.0.0.0", secret="s" * 40)
+    world = World(settings)
+    job_id = world.services.batches.submit(BatchSpec(**document), who="tester").id
+    finish(world, job_id)
+    assert shared.post("/api/batches", json=document).json()["code"] == "batch.model_network"
+    assert shared.post(f"/api/batches/{job_id}/again").status_code == 202
 
 
 def test_an_output_is_written_by_one_batch_at_a_time(world, document, tmp_path):
-    from dspyui.domain.batches import BatchSpec
-    from dspyui.errors import DSPyUIError
-
     def refused(**more):
         with pytest.raises(DSPyUIError) as caught:
             world.services.batches.submit(BatchSpec(**document, **more), who="tester")

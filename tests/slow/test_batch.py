@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import secrets
 import signal
 import subprocess
 import sys
@@ -12,12 +14,14 @@ from pathlib import Path
 
 import psutil
 import pytest
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
 
 from dspyui.domain.lms import LOCAL_MODEL, LMSpec
 from dspyui.domain.registry import OWN_ADDRESS_TAG, RegisterRequest
-from tests.batch_world import asked, program, second_word, write_rows
+from tests.batch_world import asked, program, second_word, variant, write_rows
 from tests.contracts.fakes import StaticTracking
-from tests.fake_openai import FakeOpenAI, Fault
+from tests.fake_openai import FakeOpenAI, Fault, chat, last_input
 from tests.mlflow_world import RunMaker
 from tests.program import Program
 from tests.slow.test_mlflow_outage import Server
@@ -201,8 +205,6 @@ def traces_of(client, run):
 
 
 def the_run(address, experiment):
-    from mlflow import MlflowClient
-
     client = MlflowClient(tracking_uri=address)
     (run,) = client.search_runs([client.get_experiment_by_name(experiment).experiment_id])
     return client, run
@@ -309,27 +311,133 @@ def test_memory_does_not_grow_with_the_file(start, server, tmp_path, kind):
     assert not server.requests
 
 
-def test_a_registered_version_by_its_stage(start, server, settings, tmp_path, mlflow_address):
-    """Its address is not kept by the version; the setting says where it is now. Traces know the version."""
-    from dspyui.adapters.mlflow_store.registry import MlflowModelRegistry
-    from dspyui.adapters.mlflow_store.runs import MlflowRunStore
+class Registered:
+    """A model in MLflow, whose versions answer under their own word, and a batch by its stage Production."""
 
-    tracking = StaticTracking(mlflow_address)
-    runs, registry = MlflowRunStore(settings, tracking), MlflowModelRegistry(settings, tracking)
-    made = program(server.base_url)
-    run_id = RunMaker(runs, tmp_path)(made)
-    name = f"things-{run_id[:8]}"
-    request = RegisterRequest(run_id=run_id, name=name, stage="Production", who="tester")
-    registry.register(
-        request, made, tags={OWN_ADDRESS_TAG: "true"}, input_example={"message": "My lamp broke"}
+    def __init__(self, address, settings, folder, base_url):
+        from dspyui.adapters.mlflow_store.registry import MlflowModelRegistry
+        from dspyui.adapters.mlflow_store.runs import MlflowRunStore
+
+        tracking = StaticTracking(address)
+        self._runs = RunMaker(MlflowRunStore(settings, tracking), folder)
+        self._registry = MlflowModelRegistry(settings, tracking)
+        self._base_url = base_url
+        self.name = f"things-{secrets.token_hex(4)}"
+        self.by_stage = ("--model", f"models:/{self.name}/Production", *NEW[2:])
+        self.environment = {
+            "MLFLOW_ENABLED": "true",
+            "MLFLOW_TRACKING_URI": address,
+            "MLFLOW_EXPERIMENT_NAME": self.name,
+        }
+
+    def promote(self, word):
+        """A new version, which takes Production."""
+        made = variant(program(self._base_url), word)
+        run_id = self._runs(made)
+        request = RegisterRequest(run_id=run_id, name=self.name, stage="Production", who="tester")
+        example = {"message": "My lamp broke"}
+        return self._registry.register(request, made, tags={OWN_ADDRESS_TAG: "true"}, input_example=example)
+
+
+def words_of_versions(messages):
+    """The right answer behind the word of the version that asks."""
+    word = re.search(r"Name the product\. (\w+)", messages[0]["content"]).group(1)
+    return chat(product=f"{word} {last_input(messages, 'message').split()[1]}")
+
+
+@pytest.fixture
+def registered(mlflow_address, settings, tmp_path, server):
+    """Its version 1 is in Production and says ONE."""
+    server.reply = words_of_versions
+    made = Registered(mlflow_address, settings, tmp_path, server.base_url)
+    made.promote("ONE")
+    return made
+
+
+def test_taken_up_after_a_promotion_the_version_that_began_it_answers(start, server, tmp_path, registered):
+    write_rows(tmp_path / "rows.jsonl", 12)
+    server.reply = lambda m: Fault(400, "no") if "thing3 " in m[-1]["content"] else words_of_versions(m)
+    settings = {**registered.environment, "DSPYUI_LM_API_BASE": server.base_url}
+    code, first = ended(start(*registered.by_stage, **settings))
+    assert (code, first["error_count"]) == (0, 1), first
+    assert registered.promote("TWO").version == 2
+    server.reply, before = words_of_versions, len(server.requests)
+    code, again = ended(start("--retry", first["job_id"], **settings))
+    assert (code, again["success_count"], again["reused"]) == (0, 12, 11), again
+    assert len(server.requests) == before + 1
+    assert products(tmp_path / "out.jsonl") == [f"ONE thing{n}" for n in range(12)]
+    client = MlflowClient(tracking_uri=registered.environment["MLFLOW_TRACKING_URI"])
+    runs = [client.get_run(answer["run_id"]).data.params for answer in (first, again)]
+    assert [run["model"] for run in runs] == [f"models:/{registered.name}/1"] * 2
+    assert runs[0]["model_digest"] == runs[1]["model_digest"]
+    code, new = ended(start(*registered.by_stage, "--overwrite", **settings))
+    assert (code, new["reused"]) == (0, 0)
+    assert products(tmp_path / "out.jsonl") == [f"TWO thing{n}" for n in range(12)]
+
+
+@pytest.mark.parametrize("gone", ["version", "model"])
+def test_the_version_deleted_in_the_middle_changes_nothing(start, server, tmp_path, registered, gone):
+    """The batch goes on with its copy, to the end and again; its Run and traces still name the version."""
+    write_rows(tmp_path / "rows.jsonl", 200)
+    client = MlflowClient(tracking_uri=registered.environment["MLFLOW_TRACKING_URI"])
+    settings = {**registered.environment, "DSPYUI_LM_API_BASE": server.base_url}
+    server.reply = lambda m: Fault(400, "no") if "thing190 " in m[-1]["content"] else words_of_versions(m)
+    server.hold(after=20)
+    process = start(*registered.by_stage, "--concurrency", "4", **settings)
+    wait_until(lambda: len(server.requests) > 20, seconds=120)
+    if gone == "version":
+        client.delete_model_version(registered.name, "1")
+    else:
+        client.delete_registered_model(registered.name)
+    with pytest.raises(MlflowException):
+        client.get_model_version(registered.name, "1")
+    server.release()
+    code, answer = ended(process)
+    assert (code, answer["success_count"], answer["error_count"]) == (0, 199, 1), answer
+    assert (answer["record"], answer["traces_logged"], answer["traces_lost"]) == ("sent", 200, 0)
+    assert len(server.requests) == 200
+    run = client.get_run(answer["run_id"])
+    params = run.data.params
+    assert (run.info.status, params["model"], params["model_version"]) == (
+        "FINISHED",
+        f"models:/{registered.name}/1",
+        "1",
     )
+    assert len(params["model_digest"]) == 64
+    traces = traces_of(client, run)
+    written = [json.loads(line)["_trace_id"] for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert sorted(trace.info.trace_id for trace in traces) == sorted(written)
+    assert {len(trace.data.spans) for trace in traces} == {2}
+    assert {trace.info.tags["dspyui.model_version"] for trace in traces} == {"1"}
+    server.reply = words_of_versions
+    code, again = ended(start("--retry", answer["job_id"], **settings))
+    assert (code, again["success_count"], again["reused"]) == (0, 200, 199), again
+    assert len(server.requests) == 201
+    assert products(tmp_path / "out.jsonl") == [f"ONE thing{n}" for n in range(200)]
+    assert client.get_run(again["run_id"]).data.params["model_digest"] == params["model_digest"]
+
+
+def test_the_program_s_file_changed_or_gone_when_it_is_taken_up(start, server, tmp_path):
+    write_rows(tmp_path / "rows.jsonl", 8)
+    file = tmp_path / "things.json"
+    made = program(server.base_url)
+    file.write_text(variant(made, "ONE").to_json())
+    server.reply = lambda m: Fault(400, "no") if "thing3 " in m[-1]["content"] else words_of_versions(m)
+    _, first = ended(start(*NEW))
+    file.write_text(variant(made, "TWO").to_json())
+    _, again = ended(start("--retry", first["job_id"]))
+    assert (again["success_count"], again["error_count"], again["reused"]) == (7, 1, 7)
+    file.unlink()
+    server.reply = words_of_versions
+    code, last = ended(start("--retry", again["job_id"]))
+    assert (code, last["success_count"], last["error_count"]) == (0, 8, 0)
+    assert products(tmp_path / "out.jsonl") == [f"ONE thing{n}" for n in range(8)]
+
+
+def test_a_registered_version_by_its_stage(start, server, tmp_path, mlflow_address, registered):
+    """Its address is not kept by the version; the setting says where it is now. Traces know the version."""
+    name, by_stage, environment = registered.name, registered.by_stage, registered.environment
     write_rows(tmp_path / "rows.jsonl", 20)
-    environment = {
-        "MLFLOW_ENABLED": "true",
-        "MLFLOW_TRACKING_URI": mlflow_address,
-        "MLFLOW_EXPERIMENT_NAME": name,
-    }
-    by_stage = ("--model", f"models:/{name}/Production", *NEW[2:])
     code, answer = ended(start(*by_stage, **environment))
     assert (code, answer["error"]["code"]) == (2, "predict.address_needed")
     code, answer = ended(start(*by_stage, DSPYUI_LM_API_BASE=server.base_url, **environment))

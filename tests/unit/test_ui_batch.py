@@ -8,10 +8,11 @@ from nicegui import ui
 from dspyui.domain.batches import BatchProgress, BatchResult, BatchSpec
 from dspyui.domain.compiles import Usage
 from dspyui.domain.jobs import JobFailure, RecordState
+from dspyui.domain.lms import LOCAL_MODEL
 from dspyui.errors import BadRequestError
 from dspyui.ui.batch_draft import BatchDraft
 from tests.api.world import T0, World
-from tests.batch_world import program
+from tests.batch_world import instructions, program, put_version
 from tests.pages import element, sees, until, words
 
 
@@ -144,6 +145,20 @@ async def test_the_failed_rows_are_asked_again(user, world, batch):
     await until(lambda: len(world.queue.submitted) == 2)
     spec = world.services.batches.view(world.queue.submitted[-1]).spec
     assert (spec.earlier, spec.path) == (batch, world.services.batches.view(batch).spec.path)
+
+
+async def test_the_version_that_was_in_production_answers_them_when_another_is_promoted(user, world, rows):
+    made = program(None, model=LOCAL_MODEL)
+    put_version(world.registry, made, "ONE")
+    by_stage = BatchSpec(model="models:/things/Production", path=str(rows))
+    job_id = world.services.batches.submit(by_stage, who="tester").id
+    finish(world, job_id)
+    put_version(world.registry, made, "TWO")
+    await user.open(f"/batch/{job_id}?lang=en")
+    user.find(marker="batch-again").click()
+    await until(lambda: len(world.queue.submitted) == 2)
+    model = world.services.batches.view(world.queue.submitted[-1]).model
+    assert (model.version, instructions(model.program)) == (1, "Name the product. ONE")
 
 
 async def test_a_failed_batch_says_why(user, world, batch):

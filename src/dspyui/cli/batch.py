@@ -134,7 +134,8 @@ def run(console: Console, settings: Settings, spec: BatchSpec | None, retry: str
 
     with opened(settings) as app:
         services = app.services
-        if spec is None or _needs_mlflow(spec):
+        # One that is taken up again has its program in its folder.
+        if spec is not None and _needs_mlflow(spec):
             wait_for_mlflow(services)
         wanted = services.batches.again(retry or "") if spec is None else spec
         job = services.batches.start_here(wanted, who=system_user())

@@ -27,7 +27,7 @@ from dspyui.domain.jobs import EventLevel, JobEvent, JobStore
 from dspyui.domain.limits import CallLimiter
 from dspyui.errors import BadRequestError, DSPyUIError, FailedError
 from dspyui.services.batch_rows import RowAsker, Tracing, row_key, trace_tags
-from dspyui.services.batches import check_columns
+from dspyui.services.batches import check_columns, check_earlier
 
 PROGRESS_SECONDS: Final = 0.25
 # When not one of so many rows was answered, the next million will not be either.
@@ -130,7 +130,10 @@ class BatchRun:
             raise self._stop
 
     def _earlier(self) -> EarlierRows | None:
-        return self._batches.open_earlier(self._spec.earlier) if self._spec.earlier else None
+        if self._spec.earlier is None:
+            return None
+        check_earlier(self._batches, self._spec, self._model)
+        return self._batches.open_earlier(self._spec.earlier)
 
     def _dispatch(self, rows: "islice[InputRow]", ask: Ask, asker: RowAsker, log: ResultLog) -> None:
         """Hand rows to as many threads as calls are wanted; at a stop, those under way are still finished."""

@@ -106,7 +106,7 @@ class BatchService:
         """
         spec = _absolute(spec)
         self._check_output(spec)
-        model = self._models.get(spec.model, has_own_lm=spec.lm is not None)
+        model = self._model(spec)
         program = model.program
         self._keys.check(spec.lms(program))
         self._metrics.check((*program.metrics, *([spec.metric] if spec.metric else [])))
@@ -114,13 +114,22 @@ class BatchService:
             spec.metric.check(program.spec.signature)
             if spec.metric.info.needs == "embedder" and spec.lms(program).embedder is None:
                 raise BadRequestError("metric.no_embedder")
-        if spec.earlier is not None:
-            self._batches.spec(spec.earlier)
         check_columns(spec, program, self._files.open(spec).columns())
         job = self._batches.create(spec, model, title=model.name, who=who)
         if not (records and self._wants_record):
             self._jobs.write_record(job.id, RecordState(status="off"))
         return job
+
+    def _model(self, spec: BatchSpec) -> BatchModel:
+        """The program that is named; of a batch that is taken up again the copy that has answered so far.
+
+        The name may lead to another version by now, or to nothing.
+        """
+        if spec.earlier is None:
+            return self._models.get(spec.model, has_own_lm=spec.lm is not None)
+        kept = self._models.at_its_address(self._batches.model(spec.earlier))
+        check_earlier(self._batches, spec, kept)
+        return kept
 
     def submit(self, spec: BatchSpec, *, who: str) -> Job:
         """Create the batch and queue it. Raises what `create` raises, also for a program's path from the network."""
@@ -138,8 +147,11 @@ class BatchService:
         return job
 
     def _check_network(self, spec: BatchSpec) -> None:
-        """What is queued was asked for over the pages or the API: by somebody elsewhere, where others reach them."""
-        if self._keys.shared:
+        """What is queued was asked for over the pages or the API: by somebody elsewhere, where others reach them.
+
+        One that is taken up again opens no file: its program is in the earlier one's folder.
+        """
+        if self._keys.shared and spec.earlier is None:
             check_from_network(spec.model)
 
     def keep_file(self, name: str, content: bytes) -> UploadInfo:
@@ -168,6 +180,7 @@ class BatchService:
     def again(self, job_id: str) -> BatchSpec:
         """The spec that takes a batch up again: only rows that failed, or were not reached, are asked.
 
+        The program that has answered so far answers them, whatever its name leads to by now.
         One that a dead process left behind is cancelled, so that nobody else takes it up. Raises NotFoundError, and
         ConflictError while it runs.
         """
@@ -251,6 +264,25 @@ class BatchService:
         record, result = self._jobs.record(job_id), self._batches.find_result(job_id)
         traced = result.traced if result and record.status != "off" else 0
         return max(0, traced - record.traces_sent - record.traces_refused)
+
+
+# What the answers of a batch, and their scores, come from.
+_ANSWERED_BY: Final = ("model", "path", "upload", "columns", "lm", "metric")
+
+
+def check_earlier(batches: BatchStore, spec: BatchSpec, model: BatchModel) -> None:
+    """Raise ConflictError unless the batch before was answered by the same program and LM, on the same input.
+
+    Else the rows of two programs would stand in one output. Raises NotFoundError when there is no such batch.
+    """
+    job_id = spec.earlier or ""
+    earlier, kept = batches.spec(job_id), batches.model(job_id)
+    changed = [name for name in _ANSWERED_BY if getattr(spec, name) != getattr(earlier, name)]
+    # Where a server of one's own listens may change; what answers there is still the same program.
+    if kept.program.without_addresses() != model.program.without_addresses():
+        changed.append("program")
+    if changed:
+        raise ConflictError("batch.earlier_other", names=", ".join(changed), job_id=job_id)
 
 
 def check_columns(spec: BatchSpec, program: CompiledProgram, columns: Sequence[str]) -> None:
