@@ -2,9 +2,12 @@
 
 import pytest
 
+from dspyui.api.app import create_api
 from dspyui.domain.batches import BatchSpec
 from dspyui.domain.lms import LOCAL_MODEL
 from dspyui.errors import DSPyUIError
+from dspyui.services.batches import BatchChanges
+from tests.api.conftest import Client
 from tests.api.world import World
 from tests.batch_world import instructions, program, put_version
 from tests.unit.test_ui_batch import finish
@@ -121,9 +124,11 @@ def test_answers_of_another_program_or_input_are_not_taken_over(client, world, d
     assert allowed.status_code == 202
 
 
-def test_where_others_reach_it_a_batch_of_a_file_is_taken_up_again(make_client, document, settings):
+def test_where_others_reach_it_a_batch_of_a_file_is_taken_up_again(document, settings):
     """It was made here; whoever takes it up again names no file, and opens none."""
-    shared = make_client(host="0.0.0.0", secret="s" * 40)
+    world = World(settings.model_copy(update={"host": "192.0.2.7", "insecure": True}))
+    api = create_api(world.services, secret="s" * 40, local_user="local")
+    shared = Client(api, base="http://192.0.2.7:7860")
     world = World(settings)
     job_id = world.services.batches.submit(BatchSpec(**document), who="tester").id
     finish(world, job_id)
@@ -145,3 +150,47 @@ def test_an_output_is_written_by_one_batch_at_a_time(world, document, tmp_path):
     assert refused(output=document["path"], overwrite=True) == "batch.output_is_input"
     assert refused(output=str(tmp_path / "no" / "out.csv")) == "batch.output_folder"
     assert refused(output=str(tmp_path), format="csv") == "batch.output_is_folder"
+
+
+def test_taken_up_again_another_way(client, world, document):
+    job_id = client.post("/api/batches", json={**document, "requests_per_minute": 60}).json()["job_id"]
+    finish(world, job_id)
+    changes = {"concurrency": 32, "tokens_per_minute": 9000, "trace_sample": 0.5, "format": "csv"}
+    again = client.post(f"/api/batches/{job_id}/again", json=changes).json()["job_id"]
+    before, after = (world.services.batches.view(found).spec for found in (job_id, again))
+    assert after == before.model_copy(update={**changes, "earlier": job_id, "overwrite": True})
+    for change, code in (({"output": "x.csv"}, "batch.output_here"), ({"model": "m"}, "api.body")):
+        answer = client.post(f"/api/batches/{job_id}/again", json=change)
+        assert (answer.status_code, answer.json()["code"]) == (400, code)
+
+
+@pytest.mark.parametrize("has_ended_well", [True, False])
+def test_taken_up_again_only_its_own_output_is_replaced(world, document, tmp_path, has_ended_well):
+    """One that was cancelled has written none: what is there by now is somebody else's."""
+    batches = world.services.batches
+    out, other = tmp_path / "out.csv", tmp_path / "other.jsonl"
+    job_id = batches.submit(BatchSpec(**document, output=str(out)), who="tester").id
+    if has_ended_well:
+        finish(world, job_id)
+    else:
+        world.queue.cancel(job_id)
+    out.write_text("there")
+
+    def again(**changes):
+        try:
+            return batches.create(batches.again(job_id, BatchChanges(**changes)), who="tester")
+        except DSPyUIError as exc:
+            return exc.code
+
+    other.write_text("mine")
+    assert again(output=str(other)) == "batch.output_exists"
+    other.unlink()
+    job = again(output=str(other))
+    spec = batches.view(job.id).spec
+    assert (spec.output, spec.written_format, spec.overwrite) == (str(other), "jsonl", False)
+    own = again()
+    if has_ended_well:
+        assert batches.view(own.id).spec.output == str(out)
+    else:
+        assert own == "batch.output_exists"
+        assert batches.view(again(overwrite=True).id).spec.output == str(out)

@@ -434,6 +434,35 @@ def test_the_program_s_file_changed_or_gone_when_it_is_taken_up(start, server, t
     assert products(tmp_path / "out.jsonl") == [f"ONE thing{n}" for n in range(8)]
 
 
+def test_taken_up_again_another_way(start, server, tmp_path):
+    """Another output, which leaves the old one alone; another pace; nothing that is given goes by in silence."""
+    write_rows(tmp_path / "rows.jsonl", 8)
+    server.reply = lambda m: Fault(400, "no") if "thing3 " in m[-1]["content"] else second_word(m)
+    _, first = ended(start(*NEW))
+    before = (tmp_path / "out.jsonl").read_bytes()
+    server.reply = second_word
+    anew = (
+        "--retry",
+        first["job_id"],
+        "--output",
+        "new.csv",
+        "--concurrency",
+        "32",
+        "--rate-limit",
+        "600,9000",
+    )
+    code, again = ended(start(*anew, "--trace-sample", "0.25"))
+    assert (code, again["success_count"], again["reused"]) == (0, 8, 7), again
+    assert again["output"] == str(tmp_path / "new.csv")
+    assert (tmp_path / "new.csv").read_text().splitlines()[0].startswith("id,message,product")
+    assert (tmp_path / "out.jsonl").read_bytes() == before
+    spec = json.loads((tmp_path / "data/jobs" / again["job_id"] / "batch.json").read_text())
+    assert (spec["concurrency"], spec["requests_per_minute"], spec["tokens_per_minute"]) == (32, 600, 9000)
+    assert (spec["trace_sample"], spec["format"], spec["overwrite"]) == (0.25, None, False)
+    code, refused = ended(start(*anew))
+    assert (code, refused["error"]["code"]) == (2, "batch.output_exists")
+
+
 def test_a_registered_version_by_its_stage(start, server, tmp_path, mlflow_address, registered):
     """Its address is not kept by the version; the setting says where it is now. Traces know the version."""
     name, by_stage, environment = registered.name, registered.by_stage, registered.environment

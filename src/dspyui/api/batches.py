@@ -1,8 +1,9 @@
 """The routes of batches under /api/batches."""
 
 from pathlib import Path
+from typing import Annotated
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Body, Request
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import FileResponse
 
@@ -10,7 +11,7 @@ from dspyui.api.models import JobCreated
 from dspyui.api.routes import ERRORS, ApiDep, file_name, who
 from dspyui.domain.batches import BatchSpec
 from dspyui.errors import BadRequestError, NotFoundError
-from dspyui.services.batches import BatchService, BatchSummary, summarise
+from dspyui.services.batches import BatchChanges, BatchService, BatchSummary, summarise
 from dspyui.services.documents import part_of
 
 batch_router = APIRouter(prefix="/api/batches", responses={**ERRORS})
@@ -46,10 +47,14 @@ def get_batch(job_id: str, api: ApiDep) -> BatchSummary:
 
 
 @batch_router.post("/{job_id}/again", status_code=202)
-def again(job_id: str, request: Request, api: ApiDep) -> JobCreated:
-    """Queue a batch that asks the rows of this one that failed or were not reached."""
+def again(
+    job_id: str, request: Request, api: ApiDep, changes: Annotated[BatchChanges | None, Body()] = None
+) -> JobCreated:
+    """Queue a batch that asks the rows of this one that failed or were not reached; the body may change how."""
+    if changes is not None and changes.output is not None:
+        raise BadRequestError("batch.output_here")
     service = api.services.batches
-    job = service.submit(service.again(job_id), who=who(request, api))
+    job = service.submit(service.again(job_id, changes), who=who(request, api))
     return JobCreated(job_id=job.id, url=f"/batch/{job.id}")
 
 

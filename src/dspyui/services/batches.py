@@ -7,6 +7,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
+from pydantic import Field
+
 from dspyui.domain.base import Frozen
 from dspyui.domain.batches import (
     BatchModel,
@@ -16,6 +18,7 @@ from dspyui.domain.batches import (
     BatchStore,
     InputReader,
     InputStream,
+    OutputFormat,
 )
 from dspyui.domain.jobs import Job, JobEvent, JobQueue, JobStatus, JobStore, RecordState, RecordStatus
 from dspyui.domain.programs import CompiledProgram
@@ -29,6 +32,32 @@ from dspyui.settings import Settings
 # So many rows are tried before the whole is started, and so many are shown of the results.
 TRIED_ROWS: Final = 5
 HEAD_ROWS: Final = 20
+
+
+class BatchChanges(Frozen):
+    """What may be another way when a batch is taken up again; what is left out stays as it was."""
+
+    output: str | None = None
+    format: OutputFormat | None = None
+    overwrite: bool = False
+    concurrency: int = Field(default=8, ge=1, le=256)
+    requests_per_minute: int | None = Field(default=None, ge=1)
+    tokens_per_minute: int | None = Field(default=None, ge=1)
+    trace_sample: float | None = Field(default=None, ge=0, le=1)
+
+    def on(self, spec: BatchSpec, *, replaces: bool) -> BatchSpec:
+        """The spec with the changes. `replaces`: the file that is at its output is its own, and may be replaced.
+
+        Raises BadRequestError for an output that ends in no format.
+        """
+        given = self.model_dump(exclude_unset=True)
+        output = spec.output if self.output is None else _absolute_path(self.output)
+        is_own = output == spec.output
+        if not is_own:
+            given |= {"output": output, "format": self.format}
+        return BatchSpec.model_validate(
+            {**dict(spec), **given, "overwrite": self.overwrite or (replaces and is_own)}
+        )
 
 
 class BatchView(Frozen):
@@ -177,10 +206,11 @@ class BatchService:
         self._queue.run_here(job.id)
         return job
 
-    def again(self, job_id: str) -> BatchSpec:
+    def again(self, job_id: str, changes: BatchChanges | None = None) -> BatchSpec:
         """The spec that takes a batch up again: only rows that failed, or were not reached, are asked.
 
-        The program that has answered so far answers them, whatever its name leads to by now.
+        The program that has answered so far answers them, whatever its name leads to by now. The output that it has
+        written is replaced, unless the changes name another; what somebody else has put there is not.
         One that a dead process left behind is cancelled, so that nobody else takes it up. Raises NotFoundError, and
         ConflictError while it runs.
         """
@@ -191,7 +221,9 @@ class BatchService:
             job = self._jobs.get(job_id)
         if not job.is_terminal:
             raise ConflictError("batch.still_runs", job_id=job_id)
-        return spec.model_copy(update={"earlier": job_id, "overwrite": True})
+        replaces = spec.overwrite or self._batches.find_result(job_id) is not None
+        taken_up = (changes or BatchChanges()).on(spec, replaces=replaces)
+        return taken_up.model_copy(update={"earlier": job_id})
 
     def _check_output(self, spec: BatchSpec) -> None:
         if spec.output is None:
@@ -336,11 +368,15 @@ class BatchFiles:
 def _absolute(spec: BatchSpec) -> BatchSpec:
     """The paths as every process will understand them."""
     changes = {
-        name: str(Path(path).expanduser().resolve())
+        name: _absolute_path(path)
         for name, path in (("path", spec.path), ("output", spec.output))
         if path is not None
     }
     return spec.model_copy(update=changes)
+
+
+def _absolute_path(path: str) -> str:
+    return str(Path(path).expanduser().resolve())
 
 
 def summarise(view: BatchView, waiting: int) -> BatchSummary:

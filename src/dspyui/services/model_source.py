@@ -66,7 +66,7 @@ class ModelSource:
         )
 
     def at_its_address(self, kept: BatchModel) -> BatchModel:
-        """A copy of a program: that of a version which keeps no address, at the one that is set now, if there is one."""
+        """A copy of a program: that of a version that keeps no address, at the one that is set now, if any is."""
         if kept.version is None or kept.program.lm.api_base is None or self._api_base is None:
             return kept
         return kept.model_copy(update={"program": kept.program.at(self._api_base)})
