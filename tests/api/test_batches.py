@@ -65,6 +65,19 @@ def test_a_batch_is_no_compile(client, document):
     assert client.get("/api/jobs").json()[0]["id"] == job_id
 
 
+def test_cancelled_it_keeps_what_is_finished_and_can_be_taken_up(client, world, document):
+    job_id = client.post("/api/batches", json=document).json()["job_id"]
+    line = '{"message": "My thing0 broke.", "product": "thing0", "_error": null}\n'
+    world.services.batches.results(job_id).write_text(line)
+    cancelled = client.post(f"/api/jobs/{job_id}/cancel")
+    assert (cancelled.status_code, cancelled.json()["status"]) == (202, "cancelled")
+    assert client.get(f"/api/batches/{job_id}").json()["status"] == "cancelled"
+    assert client.get(f"/api/batches/{job_id}/output").text == line
+    again = client.post(f"/api/batches/{job_id}/again")
+    assert again.status_code == 202
+    assert world.services.batches.view(again.json()["job_id"]).spec.earlier == job_id
+
+
 def test_a_model_that_goes_away_meanwhile_changes_nothing(client, world, document, tmp_path):
     job_id = client.post("/api/batches", json=document).json()["job_id"]
     (tmp_path / "things.json").unlink()

@@ -25,7 +25,7 @@ from tests.fake_openai import FakeOpenAI, Fault, chat, last_input
 from tests.mlflow_world import RunMaker
 from tests.program import Program
 from tests.slow.test_mlflow_outage import Server
-from tests.waiting import wait_until
+from tests.waiting import wait_ended, wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -174,6 +174,38 @@ def test_ctrl_c_stops_it_and_the_answer_says_so(start, server, tmp_path):
     assert (code, answer["status"], answer["error"]["code"]) == (130, "cancelled", "follow.cancelled")
     assert 0 < answer["success_count"] < 500
     assert not (tmp_path / "out.jsonl").exists()
+
+
+def batch_children(running):
+    """The processes in which a server's batches run, as far as they live."""
+    return [child for child in running.children() if "dspyui.bootstrap" in " ".join(child.cmdline())]
+
+
+def test_cancelled_over_the_api_its_process_ends_and_only_the_rest_is_asked_later(server, tmp_path):
+    rows = write_rows(tmp_path / "rows.jsonl", 100)
+    (tmp_path / "things.json").write_text(program(server.base_url).to_json())
+    spec = {"model": str(tmp_path / "things.json"), "path": str(rows), "concurrency": 4}
+    with Program(tmp_path, MLFLOW_ENABLED="false") as running:
+        server.hold(after=30)
+        job_id = running.client.post("/api/batches", json=spec).json()["job_id"]
+        wait_until(lambda: len(server.requests) == 34, seconds=120)
+        children = batch_children(running)
+        assert children
+        running.client.post(f"/api/jobs/{job_id}/cancel").raise_for_status()
+        wait_until(lambda: running.get(f"/api/batches/{job_id}")["status"] == "cancelled", seconds=60)
+        wait_ended(children)
+        output = running.client.get(f"/api/batches/{job_id}/output").text
+        finished = [json.loads(line)["id"] for line in output.splitlines()]
+        assert finished == list(range(len(finished)))
+        assert 0 < len(finished) <= 30
+        server.release()
+        again = running.client.post(f"/api/batches/{job_id}/again").json()["job_id"]
+        wait_until(lambda: running.get(f"/api/batches/{again}")["status"] == "done", seconds=120)
+        summary = running.get(f"/api/batches/{again}")
+        # Those that had been answered ahead of a row that was still on its way are known too.
+        assert (summary["success_count"], summary["reused"]) == (100, 30)
+    assert len(server.requests) == 34 + 70
+    assert not set(finished) & set(asked(server)[34:])
 
 
 def test_a_server_that_refuses_for_ten_seconds_costs_no_row(start, server, tmp_path):

@@ -126,6 +126,14 @@ async def test_a_running_batch_shows_its_rate_and_can_be_cancelled(user, world, 
     assert "30.0 a second" in words(user, "batch-progress")
     assert "30 s" in words(user, "batch-progress")
     assert not sees(user, marker="batch-download")()
+    user.find(marker="batch-cancel").click()
+    await until(sees(user, marker="confirm-yes"))
+    assert world.jobs.get(batch).status == "running"
+    user.find(marker="confirm-yes").click()
+    await until(lambda: "Cancelled" in words(user, "batch-status"))
+    assert world.jobs.get(batch).cancel_requested
+    await until(sees(user, marker="batch-again"))
+    assert not sees(user, marker="batch-cancel")()
 
 
 async def test_a_finished_batch_shows_errors_by_kind_and_what_to_fetch(user, world, batch):
