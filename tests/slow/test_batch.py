@@ -224,6 +224,57 @@ def test_a_server_that_refuses_for_ten_seconds_costs_no_row(start, server, tmp_p
     assert len(server.requests) - 40 <= 8 * 5
 
 
+def assert_paced(times, calls_a_minute, *, late=8):
+    """No window holds more calls than the limit gives it.
+
+    A busy machine may bring calls that went out one after the other together, as if each had been up to `late` of
+    them late; without a limit all of them come at once.
+    """
+    times, a_second = sorted(times), calls_a_minute / 60
+    assert len(times) > 2 * (late + a_second)
+    for first, begins in enumerate(times):
+        for last in range(first, len(times)):
+            allowed = max(1.0, a_second) + a_second * (times[last] - begins) + late
+            assert last - first + 1 <= allowed, (first, last, times)
+
+
+@pytest.fixture
+def arrivals(server):
+    """When the server was asked, by its own clock."""
+    times = []
+
+    def reply(messages):
+        times.append(time.monotonic())
+        return second_word(messages)
+
+    server.reply = reply
+    return times
+
+
+def test_no_window_sees_more_requests_than_the_rate_limit(start, tmp_path, arrivals):
+    write_rows(tmp_path / "rows.jsonl", 24)
+    code, answer = ended(start(*NEW, "--concurrency", "24", "--rate-limit", "60"))
+    assert (code, answer["success_count"], len(arrivals)) == (0, 24, 24), answer
+    assert_paced(arrivals, 60)
+
+
+def test_no_window_sees_more_tokens_than_the_rate_limit_over_the_api(server, tmp_path, arrivals):
+    rows = write_rows(tmp_path / "rows.jsonl", 24)
+    (tmp_path / "things.json").write_text(program(server.base_url).to_json())
+    spec = {"model": str(tmp_path / "things.json"), "path": str(rows), "concurrency": 24}
+
+    def run(running, **more):
+        job_id = running.client.post("/api/batches", json={**spec, **more}).json()["job_id"]
+        wait_until(lambda: running.get(f"/api/batches/{job_id}")["status"] == "done", seconds=120)
+        return running.get(f"/api/batches/{job_id}")
+
+    with Program(tmp_path, MLFLOW_ENABLED="false") as running:
+        tokens = run(running, limit=1)["tokens"]
+        arrivals.clear()
+        assert run(running, tokens_per_minute=60 * tokens)["success_count"] == len(arrivals) == 24
+    assert_paced(arrivals, 60)
+
+
 def traces_of(client, run):
     found, token = [], None
     while True:

@@ -95,10 +95,13 @@ async def test_the_form_says_what_is_missing_and_starts_a_batch(user, world, row
     assert "Choose the program" in words(user, "batch-problem")
     user.find(marker="batch-model").type(str(things))
     user.find(marker="batch-path").type(str(rows))
+    for name, value in (("concurrency", 16), ("requests", 600), ("tokens", 90000), ("sample", 0.25)):
+        element(user, f"batch-{name}").set_value(value)
     user.find(marker="batch-start").click()
     await until(lambda: world.queue.submitted)
     spec = world.services.batches.view(world.queue.submitted[0]).spec
-    assert (spec.path, spec.concurrency, spec.output) == (str(rows), 8, None)
+    assert (spec.path, spec.concurrency, spec.output) == (str(rows), 16, None)
+    assert (spec.requests_per_minute, spec.tokens_per_minute, spec.trace_sample) == (600, 90000, 0.25)
 
 
 async def test_five_rows_are_tried_and_nothing_is_kept(user, world, rows, things):
