@@ -207,3 +207,33 @@ def test_taken_up_again_only_its_own_output_is_replaced(world, document, tmp_pat
     else:
         assert own == "batch.output_exists"
         assert batches.view(again(overwrite=True).id).spec.output == str(out)
+
+
+BROKEN = b'{"message": "My thing0 broke."}\n{broken\n{"message": "My thing2 broke."}\n'
+
+
+def test_a_file_with_a_broken_line_is_uploaded_for_a_batch(client, world, document):
+    assert client.post("/api/data", params={"name": "reviews.jsonl"}, content=BROKEN).status_code == 400
+    kept = client.post("/api/batches/files", params={"name": "reviews.jsonl"}, content=BROKEN)
+    assert (kept.status_code, kept.json()["name"]) == (201, "reviews.jsonl")
+    spec = {"model": document["model"], "upload": kept.json()["digest"]}
+    started = client.post("/api/batches", json=spec)
+    assert started.status_code == 202
+    rows = list(
+        world.services.batches._files.open(world.services.batches.view(started.json()["job_id"]).spec)
+    )
+    assert [row.fault.code if row.fault else None for row in rows] == [None, "file.json", None]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "code"),
+    [
+        ("rows.jsonl", b"", "file.empty"),
+        ("rows.pdf", b"%PDF", "file.ending"),
+        ("rows.parquet", b"x", "file.parquet"),
+    ],
+)
+def test_what_is_no_file_of_rows_is_not_kept(client, name, content, code):
+    refused = client.post("/api/batches/files", params={"name": name}, content=content)
+    assert (refused.status_code, refused.json()["code"]) == (400, code)
+    assert client.get("/api/data").json() == []

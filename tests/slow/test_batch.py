@@ -19,7 +19,7 @@ from mlflow.exceptions import MlflowException
 
 from dspyui.domain.lms import LOCAL_MODEL, LMSpec
 from dspyui.domain.registry import OWN_ADDRESS_TAG, RegisterRequest
-from tests.batch_world import asked, program, second_word, variant, write_rows
+from tests.batch_world import asked, message, program, second_word, variant, write_rows
 from tests.contracts.fakes import StaticTracking
 from tests.fake_openai import FakeOpenAI, Fault, chat, last_input
 from tests.mlflow_world import RunMaker
@@ -206,6 +206,27 @@ def test_cancelled_over_the_api_its_process_ends_and_only_the_rest_is_asked_late
         assert (summary["success_count"], summary["reused"]) == (100, 30)
     assert len(server.requests) == 34 + 70
     assert not set(finished) & set(asked(server)[34:])
+
+
+def test_a_broken_line_that_was_uploaded_over_the_api_is_one_error_row(server, tmp_path):
+    lines = [json.dumps({"message": message(n)}) for n in range(6)]
+    lines[2] = "{broken"
+    made = program(server.base_url)
+    (tmp_path / "things.json").write_text(made.to_json())
+    with Program(tmp_path, MLFLOW_ENABLED="false") as running:
+        kept = running.client.post(
+            "/api/batches/files", params={"name": "rows.jsonl"}, content="\n".join(lines).encode()
+        ).json()
+        spec = {"model": str(tmp_path / "things.json"), "upload": kept["digest"]}
+        job_id = running.client.post("/api/batches", json=spec).json()["job_id"]
+        wait_until(lambda: running.get(f"/api/batches/{job_id}")["status"] == "done", seconds=120)
+        summary = running.get(f"/api/batches/{job_id}")
+        output = running.client.get(f"/api/batches/{job_id}/output").text
+    assert (summary["success_count"], summary["errors"]) == (5, {"file.json": 1})
+    assert [json.loads(line)["product"] for line in output.splitlines()] == [
+        None if n == 2 else f"thing{n}" for n in range(6)
+    ]
+    assert sorted(asked(server)) == [0, 1, 3, 4, 5]
 
 
 def test_a_server_that_refuses_for_ten_seconds_costs_no_row(start, server, tmp_path):

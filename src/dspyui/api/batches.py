@@ -7,7 +7,7 @@ from fastapi import APIRouter, Body, Request
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import FileResponse
 
-from dspyui.api.models import JobCreated
+from dspyui.api.models import DataItem, JobCreated
 from dspyui.api.routes import ERRORS, ApiDep, file_name, who
 from dspyui.domain.batches import BatchSpec
 from dspyui.errors import BadRequestError, NotFoundError
@@ -38,6 +38,13 @@ async def start_batch(request: Request, api: ApiDep) -> JobCreated:
     spec = part_of(BatchSpec, document)
     job = await run_in_threadpool(api.services.batches.submit, spec, who=who(request, api))
     return JobCreated(job_id=job.id, url=f"/batch/{job.id}")
+
+
+@batch_router.post("/files", status_code=201)
+async def keep_file(request: Request, api: ApiDep, name: str) -> DataItem:
+    """Keep the body, a file of rows, for a batch, broken rows and all; `name` says by its ending what it is."""
+    body = await request.body()
+    return DataItem.of(await run_in_threadpool(api.services.batches.keep_file, name, body))
 
 
 @batch_router.get("/{job_id}")
