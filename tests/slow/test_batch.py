@@ -14,6 +14,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from dspy.clients.model_metadata import model_info
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
@@ -74,13 +75,21 @@ def ended(process, seconds=180):
     return process.returncode, json.loads(out.splitlines()[-1])
 
 
+def lines_of(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
 def products(path):
-    return [json.loads(line)["product"] for line in path.read_text().splitlines()]
+    return [line["product"] for line in lines_of(path)]
 
 
 def the_job(tmp_path):
     (folder,) = (tmp_path / "data/jobs").iterdir()
     return folder
+
+
+def record_of(tmp_path):
+    return json.loads((the_job(tmp_path) / "record.json").read_text())
 
 
 def test_the_answer_for_programs(start, tmp_path):
@@ -160,7 +169,7 @@ def test_on_the_bundled_model_which_is_not_yet_started(start, tmp_path):
     code, answer = ended(start("--model", "bundled.json", "--input", "rows.jsonl", "--output", "out.jsonl"))
     assert (code, answer["status"], answer["total_rows"]) == (0, "done", 6), answer
     assert answer["tokens"] > 0
-    rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    rows = lines_of(tmp_path / "out.jsonl")
     assert sum(row["_error"] is None for row in rows) == answer["success_count"] > 0
 
 
@@ -343,7 +352,7 @@ def test_the_run_in_mlflow(start, server, tmp_path, mlflow_address):
     }
     assert kept == {"results/out.jsonl", "errors/errors.jsonl"}
     traces = traces_of(client, run)
-    written = [json.loads(line)["_trace_id"] for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    written = [line["_trace_id"] for line in lines_of(tmp_path / "out.jsonl")]
     assert sorted(trace.info.trace_id for trace in traces) == sorted(written)
     one = traces[0]
     assert one.info.tags["dspyui.model_name"] == "things"
@@ -351,37 +360,169 @@ def test_the_run_in_mlflow(start, server, tmp_path, mlflow_address):
     assert len(one.data.spans) == 2
 
 
-def test_mlflow_away_in_the_middle_changes_no_count(start, server, tmp_path):
-    """It is killed while the batch runs and comes back a minute later: the same Run and traces as without."""
-    write_rows(tmp_path / "rows.jsonl", 400)
-    server.seconds = 0.1
-    mlflow = Server(tmp_path)
-    mlflow.start()
+def test_cost_score_and_a_thinned_trace_in_the_run(start, server, tmp_path, mlflow_address):
+    """A model with a listed price, reached through a gateway; the sample is the setting's."""
+    rows = 40
+    documents = [
+        {"id": n, "message": message(n), "product": f"thing{n}" if n % 4 else "other"} for n in range(rows)
+    ]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in documents))
+    priced = program(None, model="openai/gpt-4o-mini")
+    (tmp_path / "things.json").write_text(priced.to_json())
     settings = {
+        "OPENAI_API_KEY": "sk-nobody",
+        "OPENAI_API_BASE": server.base_url,
+        "MLFLOW_ENABLED": "true",
+        "MLFLOW_TRACKING_URI": mlflow_address,
+        "MLFLOW_EXPERIMENT_NAME": f"figures-{tmp_path.name}",
+        "DSPYUI_TRACE_SAMPLE": "0.5",
+    }
+    code, answer = ended(start(*NEW, "--metric", "exact_match", **settings))
+    assert (code, answer["success_count"]) == (0, rows), answer
+    client, run = the_run(mlflow_address, settings["MLFLOW_EXPERIMENT_NAME"])
+    metrics, written = run.data.metrics, lines_of(tmp_path / "out.jsonl")
+
+    price = model_info("openai", "gpt-4o-mini")
+    cost = sum(
+        a * price["input_cost_per_token"] + b * price["output_cost_per_token"] for a, b in server.spent
+    )
+    assert (
+        metrics["cost"]
+        == pytest.approx(cost)
+        == answer["cost"]
+        == pytest.approx(sum(r["_cost"] for r in written))
+    )
+    assert cost > 0
+
+    assert metrics["score"] == answer["score"] == pytest.approx(0.75)
+    # Wilson's interval for 30 of 40, worked out by hand.
+    assert metrics["score_ci_low"] == answer["score_ci_low"] == pytest.approx(0.5981, abs=1e-4)
+    assert metrics["score_ci_high"] == answer["score_ci_high"] == pytest.approx(0.8581, abs=1e-4)
+    assert metrics["scored_rows"] == rows
+    assert [row["_score"] for row in written] == [1.0 if n % 4 else 0.0 for n in range(rows)]
+    assert [row["predicted_product"] for row in written] == [f"thing{n}" for n in range(rows)]
+
+    assert (run.data.tags["dspyui.trace_sample"], run.data.params["trace_sample"]) == ("0.5", "0.5")
+    sampled = {row["_trace_id"]: row for row in written if row["_trace_id"]}
+    assert 0 < len(sampled) < rows
+    assert metrics["traced_rows"] == answer["traces_logged"] == len(sampled)
+    traces = {trace.info.trace_id: trace.info.tags for trace in traces_of(client, run)}
+    assert traces.keys() == sampled.keys()
+    for trace_id, tags in traces.items():
+        assert float(tags["dspyui.score"]) == sampled[trace_id]["_score"]
+        assert tags["dspyui.row"] == str(sampled[trace_id]["id"])
+    code, whole = ended(start(*NEW, "--overwrite", "--trace-sample", "1", **settings))
+    assert (code, whole["traces_logged"]) == (0, rows)
+
+
+@pytest.fixture
+def mlflow(tmp_path):
+    """A server that a test may kill and start again."""
+    made = Server(tmp_path)
+    made.start()
+    yield made
+    made.kill()
+
+
+def on_server(mlflow, experiment):
+    return {
         "MLFLOW_ENABLED": "true",
         "MLFLOW_TRACKING_URI": mlflow.address,
-        "MLFLOW_EXPERIMENT_NAME": "away",
+        "MLFLOW_EXPERIMENT_NAME": experiment,
     }
-    process = start(*NEW, "--concurrency", "4", **settings)
-    wait_until(lambda: len(server.requests) > 150, seconds=120)
+
+
+# What a Run tells of time, which is never twice the same.
+TIMES = {
+    "duration_seconds",
+    "rows_per_second",
+    *(f"latency_ms_{name}" for name in ("mean", "p50", "p95", "p99")),
+}
+
+
+def what_mlflow_has(address, experiment, output):
+    """Everything of the one Run that would be the same without an outage; every row's trace must be there once."""
+    client, run = the_run(address, experiment)
+    traces = traces_of(client, run)
+    written = [line["_trace_id"] for line in lines_of(output)]
+    assert sorted(trace.info.trace_id for trace in traces) == sorted(written)
+    assert run.data.metrics.keys() >= TIMES
+    artifacts = {
+        entry.path
+        for place in ("results", "errors", "spec")
+        for entry in client.list_artifacts(run.info.run_id, place)
+    }
+    return {
+        "status": run.info.status,
+        "metrics": {name: value for name, value in run.data.metrics.items() if name not in TIMES},
+        "params": {k: v for k, v in run.data.params.items() if k != "data.source"},
+        "artifacts": {path.replace(output.stem, "out") for path in artifacts},
+        "traces": len(traces),
+        "spans": {len(trace.data.spans) for trace in traces},
+        "states": Counter(trace.info.state for trace in traces),
+    }
+
+
+@pytest.mark.timeout(400)
+def test_mlflow_away_for_a_minute_in_the_middle_changes_no_count(start, server, tmp_path, mlflow):
+    """It is killed while the batch runs, and comes back a minute later while it still does."""
+    rows = 400
+    write_rows(tmp_path / "rows.jsonl", rows)
+    server.reply = lambda m: Fault(400, "no") if "thing7 " in m[-1]["content"] else second_word(m)
+    server.seconds = 0.6
+    process = start(*NEW, "--concurrency", "4", **on_server(mlflow, "away"))
+    wait_until(lambda: len(server.requests) > 20, seconds=120)
+    # The last rows wait until it is back, however fast this machine is.
+    server.hold(after=rows - 20)
     mlflow.kill()
-    away = time.monotonic()
-    code, answer = ended(process)
-    assert (code, answer["success_count"]) == (0, 400)
+    away, before = time.monotonic(), len(server.requests)
     wait_until(lambda: time.monotonic() - away > 60, seconds=70)
+    # Nobody waits for MLflow: the batch went on.
+    assert len(server.requests) > before + 40
     mlflow.start()
-    try:
-        with Program(tmp_path, **settings):
-            record = the_job(tmp_path) / "record.json"
-            wait_until(lambda: json.loads(record.read_text())["status"] == "sent", seconds=120)
-        client, run = the_run(mlflow.address, "away")
-        assert run.data.metrics["success_count"] == 400
-        written = [
-            json.loads(line)["_trace_id"] for line in (tmp_path / "out.jsonl").read_text().splitlines()
-        ]
-        assert sorted(trace.info.trace_id for trace in traces_of(client, run)) == sorted(written)
-    finally:
-        mlflow.kill()
+    # What waited goes there while the batch still runs.
+    wait_until(lambda: record_of(tmp_path)["traces_sent"] >= before, seconds=120)
+    assert process.poll() is None
+    server.seconds = 0.0
+    server.release()
+    code, answer = ended(process)
+    assert (code, answer["success_count"], answer["error_count"]) == (0, rows - 1, 1), answer
+    assert (answer["record"], answer["traces_logged"]) == ("sent", rows), answer
+    assert (answer["traces_lost"], answer["traces_waiting"]) == (0, 0)
+    calm = (*NEW[:4], "--output", "calm.jsonl", "--concurrency", "4")
+    code, undisturbed = ended(start(*calm, **on_server(mlflow, "calm")))
+    assert code == 0
+    assert what_mlflow_has(mlflow.address, "away", tmp_path / "out.jsonl") == what_mlflow_has(
+        mlflow.address, "calm", tmp_path / "calm.jsonl"
+    )
+    counted = (
+        "total_rows",
+        "success_count",
+        "error_count",
+        "errors",
+        "tokens",
+        "input_tokens",
+        "traces_logged",
+    )
+    assert [answer[name] for name in counted] == [undisturbed[name] for name in counted]
+
+
+def test_mlflow_away_until_the_batch_has_ended(start, server, tmp_path, mlflow):
+    """The command ends with its record on disk; the next program on that folder sends it, whole."""
+    write_rows(tmp_path / "rows.jsonl", 100)
+    server.hold(after=40)
+    settings = on_server(mlflow, "ended")
+    process = start(*NEW, "--concurrency", "4", **settings)
+    wait_until(lambda: len(server.requests) > 40, seconds=120)
+    mlflow.kill()
+    server.release()
+    code, answer = ended(process)
+    assert (code, answer["success_count"], answer["record"]) == (0, 100, "pending")
+    mlflow.start()
+    with Program(tmp_path, **settings):
+        wait_until(lambda: record_of(tmp_path)["status"] == "sent", seconds=120)
+    found = what_mlflow_has(mlflow.address, "ended", tmp_path / "out.jsonl")
+    assert (found["status"], found["metrics"]["success_count"], found["traces"]) == ("FINISHED", 100, 100)
 
 
 def peak_of(process):
@@ -509,7 +650,7 @@ def test_the_version_deleted_in_the_middle_changes_nothing(start, server, tmp_pa
     )
     assert len(params["model_digest"]) == 64
     traces = traces_of(client, run)
-    written = [json.loads(line)["_trace_id"] for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    written = [line["_trace_id"] for line in lines_of(tmp_path / "out.jsonl")]
     assert sorted(trace.info.trace_id for trace in traces) == sorted(written)
     assert {len(trace.data.spans) for trace in traces} == {2}
     assert {trace.info.tags["dspyui.model_version"] for trace in traces} == {"1"}
