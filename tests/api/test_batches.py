@@ -1,14 +1,17 @@
 """Batches over the API: start, look, fetch, take up again."""
 
+from datetime import datetime
+
 import pytest
 
 from dspyui.api.app import create_api
-from dspyui.domain.batches import BatchSpec
+from dspyui.domain.batches import BatchProgress, BatchSpec
 from dspyui.domain.lms import LOCAL_MODEL
 from dspyui.errors import DSPyUIError
+from dspyui.services.batch_records import batch_record
 from dspyui.services.batches import BatchChanges
 from tests.api.conftest import Client
-from tests.api.world import World
+from tests.api.world import T0, World
 from tests.batch_world import instructions, program, put_version
 from tests.unit.test_ui_batch import finish
 
@@ -237,3 +240,32 @@ def test_what_is_no_file_of_rows_is_not_kept(client, name, content, code):
     refused = client.post("/api/batches/files", params={"name": name}, content=content)
     assert (refused.status_code, refused.json()["code"]) == (400, code)
     assert client.get("/api/data").json() == []
+
+
+def test_where_a_running_one_stands(client, world, document):
+    job_id = client.post("/api/batches", json=document).json()["job_id"]
+    summary = client.get(f"/api/batches/{job_id}").json()
+    assert (summary["phase"], summary["started_at"], summary["seconds_left"]) == ("queued", None, None)
+    moves = {"status": "running", "started_at": T0}
+    world.jobs.update(job_id, lambda job: job.model_copy(update=moves))
+    progress = BatchProgress(phase="running", total=1200, done=300, asked=300, seconds=10)
+    world.services.batches._batches.write_progress(job_id, progress)
+    (summary,) = client.get("/api/batches").json()
+    assert (summary["phase"], summary["seconds_left"], summary["rows_per_second"]) == ("running", 30.0, 30.0)
+    assert datetime.fromisoformat(summary["started_at"]) == T0
+    finish(world, job_id)
+    summary = client.get(f"/api/batches/{job_id}").json()
+    assert (summary["status"], summary["phase"], summary["seconds_left"]) == ("done", None, None)
+
+
+def test_the_dataset_of_an_upload_is_called_as_its_file_even_when_that_is_gone(client, world, document):
+    kept = client.post("/api/batches/files", params={"name": "评论.jsonl"}, content=BROKEN).json()
+    spec = {"model": document["model"], "upload": kept["digest"]}
+    job_id = client.post("/api/batches", json=spec).json()["job_id"]
+    finish(world, job_id)
+    client.request("DELETE", f"/api/data/{kept['digest']}")
+    record = batch_record(world.jobs.get(job_id), world.jobs, world.services.batches._batches)
+    (dataset,) = record.datasets
+    assert (dataset.name, dataset.source) == ("评论.jsonl", f"upload:{kept['digest']}")
+    unknown = client.post("/api/batches", json={**spec, "upload": "0" * 64})
+    assert (unknown.status_code, unknown.json()["code"]) == (404, "upload.unknown")

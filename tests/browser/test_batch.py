@@ -53,6 +53,7 @@ def test_a_batch_from_the_form_to_the_download(tmp_path, running, lm, mlflow_add
     page.wait_for_url(re.compile(r"/batch/\d{8}-\d{6}-[0-9a-f]{8}$"))
     page.reload()
     expect(page.get_by_test_id("batch-status")).to_contain_text("Done", timeout=120_000)
+    expect(page.get_by_test_id("batch-errors")).to_contain_text("The provider refused the request")
     expect(page.get_by_test_id("batch-errors")).to_contain_text("engine.invalid_request")
     with page.expect_download() as download:
         page.get_by_test_id("batch-download").click()
@@ -78,6 +79,8 @@ def test_a_batch_from_the_form_to_the_download(tmp_path, running, lm, mlflow_add
     assert (again.data.metrics["success_count"], again.data.metrics["reused_rows"]) == (ROWS, ROWS - 1)
     traces = client.search_traces(locations=[experiment], run_id=first.info.run_id, max_results=500)
     assert {trace.info.trace_id for trace in traces} == {line["_trace_id"] for line in lines}
+    (dataset,) = first.inputs.dataset_inputs
+    assert dataset.dataset.name == "rows.jsonl"
 
 
 def finished(client, experiment):

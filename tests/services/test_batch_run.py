@@ -243,10 +243,13 @@ def test_rows_of_another_program_or_lm_are_not_taken_over(batches, rows, server,
 
 
 def test_a_server_that_has_moved_is_the_same_program(batches, rows, server):
-    first, _ = batches(program("http://127.0.0.1:9/v1", num_retries=0), rows, limit=3)
+    server.reply = lambda m: Fault(400, "not this one") if "thing3 " in m[-1]["content"] else second_word(m)
+    first, _ = batches(program(server.base_url), rows)
     spec = batches.store.spec(first).model_copy(update={"earlier": first})
-    again = batches.run(batches.create(spec, program(server.base_url, num_retries=0)))
-    assert (again.success_count, again.error_count) == (3, 0)
+    with FakeOpenAI(second_word) as moved:
+        again = batches.run(batches.create(spec, program(moved.base_url)))
+        assert asked(moved) == [3]
+    assert (again.success_count, again.reused) == (20, 19)
 
 
 def test_a_file_that_changed_under_the_batch_is_refused(batches, rows, server):

@@ -31,7 +31,8 @@ from tests.waiting import wait_ended, wait_until
 pytestmark = pytest.mark.slow
 
 KEYS = {
-    "job_id", "run_id", "run_url", "record", "status", "total_rows", "success_count", "error_count", "reused",
+    "job_id", "run_id", "run_url", "record", "status", "phase", "started_at",
+    "seconds_left", "total_rows", "success_count", "error_count", "reused",
     "errors", "tokens", "input_tokens", "output_tokens", "cost", "rows_per_second", "latency_ms_mean",
     "latency_ms_p95", "score", "score_ci_low", "score_ci_high", "traces_logged", "traces_lost", "traces_waiting",
     "output",
@@ -97,6 +98,7 @@ def test_the_answer_for_programs(start, tmp_path):
     code, answer = ended(start(*NEW, "--metric", "exact_match", "--map", "message=message"))
     assert (code, set(answer)) == (0, KEYS)
     assert (answer["status"], answer["record"], answer["run_id"]) == ("done", "off", None)
+    assert (answer["phase"], answer["seconds_left"]) == (None, None)
     assert (answer["total_rows"], answer["success_count"], answer["error_count"]) == (30, 30, 0)
     assert answer["tokens"] == answer["input_tokens"] + answer["output_tokens"] > 0
     assert answer["rows_per_second"] > 0

@@ -142,7 +142,7 @@ async def test_a_running_batch_shows_its_rate_and_can_be_cancelled(user, world, 
 async def test_a_finished_batch_shows_errors_by_kind_and_what_to_fetch(user, world, batch):
     finish(world, batch)
     await user.open(f"/batch/{batch}?lang=en")
-    assert "engine.server" in words(user, "batch-errors")
+    assert "The provider failed on its side engine.server 2" in " ".join(words(user, "batch-errors").split())
     assert "It broke." in words(user, "batch-head")
     assert element(user, "batch-download").props["href"] == f"/api/batches/{batch}/output"
     assert element(user, "batch-errors-file").props["href"] == f"/api/batches/{batch}/errors"

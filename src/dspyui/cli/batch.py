@@ -19,7 +19,7 @@ from dspyui.domain.lms import LMSpec
 from dspyui.domain.metrics import METRICS, MetricSpec
 from dspyui.errors import BadRequestError, DSPyUIError
 from dspyui.services import Services
-from dspyui.services.batches import BatchChanges, BatchSummary, summarise
+from dspyui.services.batches import BatchChanges, BatchSummary, error_kind, summarise
 from dspyui.services.demo import check_done
 from dspyui.services.documents import part_of
 from dspyui.services.follow import Nobody, follow
@@ -222,7 +222,10 @@ def lines(console: Console, summary: BatchSummary) -> Sequence[str]:
         ),
         text("cli.batch.tokens", tokens=summary.tokens),
     ]
-    said += [text("cli.batch.errors", code=code, count=count) for code, count in summary.errors.items()]
+    said += [
+        text("cli.batch.errors", words=error_kind(text, code), code=code, count=count)
+        for code, count in summary.errors.items()
+    ]
     if summary.error_count:
         said.append(text("cli.batch.again", job_id=summary.job_id))
     if summary.cost is not None:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final
@@ -12,6 +13,7 @@ from pydantic import Field
 from dspyui.domain.base import Frozen
 from dspyui.domain.batches import (
     BatchModel,
+    BatchPhase,
     BatchProgress,
     BatchResult,
     BatchSpec,
@@ -24,6 +26,7 @@ from dspyui.domain.jobs import Job, JobEvent, JobQueue, JobStatus, JobStore, Rec
 from dspyui.domain.programs import CompiledProgram
 from dspyui.domain.uploads import UploadInfo, UploadStore
 from dspyui.errors import BadRequestError, ConflictError, NotFoundError
+from dspyui.i18n import Text
 from dspyui.services.keys import KeyRules
 from dspyui.services.metrics import MetricService
 from dspyui.services.model_source import ModelSource, check_from_network
@@ -74,7 +77,8 @@ class BatchView(Frozen):
 class BatchSummary(Frozen):
     """What the command line and the API tell. `traces_lost` are those that MLflow refused for good.
 
-    `traces_waiting` wait on disk for MLflow. `cost` is in US dollars, None when the price of a call is not known.
+    `phase` and `seconds_left` (at the rate of now) are those of a batch that has not ended. `traces_waiting` wait on
+    disk for MLflow. `cost` is in US dollars, None when the price of a call is not known.
     """
 
     job_id: str
@@ -82,6 +86,9 @@ class BatchSummary(Frozen):
     run_url: str | None
     record: RecordStatus
     status: JobStatus
+    phase: BatchPhase | None
+    started_at: datetime | None
+    seconds_left: float | None
     total_rows: int
     success_count: int
     error_count: int
@@ -133,7 +140,7 @@ class BatchService:
         `records` False makes no Run in MLflow of it. Raises BadRequestError, and ConflictError when another batch
         writes to the same output or the file is there.
         """
-        spec = _absolute(spec)
+        spec = self._named(_absolute(spec))
         self._check_output(spec)
         model = self._model(spec)
         program = model.program
@@ -148,6 +155,11 @@ class BatchService:
         if not (records and self._wants_record):
             self._jobs.write_record(job.id, RecordState(status="off"))
         return job
+
+    def _named(self, spec: BatchSpec) -> BatchSpec:
+        """The spec with the name of its kept file, which may be gone when its Run is written. Raises NotFoundError."""
+        name = None if spec.upload is None else self._files.name(spec.upload)
+        return spec.model_copy(update={"upload_name": name})
 
     def _model(self, spec: BatchSpec) -> BatchModel:
         """The program that is named; of a batch that is taken up again the copy that has answered so far.
@@ -351,6 +363,10 @@ class BatchFiles:
             return self._reader.open(self._uploads.path(spec.upload), name=kept.name, kind=kept.format)
         return self._reader.open(spec.path or "")
 
+    def name(self, digest: str) -> str:
+        """What a kept file is called. Raises NotFoundError."""
+        return self._uploads.get(digest).name
+
     def keep(self, name: str, content: bytes) -> UploadInfo:
         """Keep a data file. Raises BadRequestError when it is none, or has no row."""
         try:
@@ -379,6 +395,12 @@ def _absolute_path(path: str) -> str:
     return str(Path(path).expanduser().resolve())
 
 
+def error_kind(text: Text, code: str) -> str:
+    """What a code that rows failed with means, in a few words; of one that has none, the code itself."""
+    key = f"row_error.{code}"
+    return text(key) if text.has(key) else code
+
+
 def summarise(view: BatchView, waiting: int) -> BatchSummary:
     """The figures of a batch as it stands; of one that has not ended, those up to now."""
     result, progress, record = view.result, view.progress, view.record
@@ -392,6 +414,9 @@ def summarise(view: BatchView, waiting: int) -> BatchSummary:
         run_url=record.run_url,
         record=record.status,
         status=view.job.status,
+        phase=None if view.job.is_terminal else progress.phase,
+        started_at=view.job.started_at,
+        seconds_left=None if view.job.is_terminal else progress.seconds_left,
         total_rows=result.total_rows if result else progress.total,
         success_count=done - failed,
         error_count=failed,
