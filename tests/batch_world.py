@@ -13,6 +13,7 @@ from dspyui.domain.limits import CallLimiter
 from dspyui.domain.lms import LMSpec
 from dspyui.domain.optimizers import OptimizerSpec
 from dspyui.domain.programs import CompiledProgram, ProgramSpec
+from dspyui.domain.registry import RegisterRequest
 from dspyui.services.batch_hands import OwnCrew
 from dspyui.services.batch_rows import Tracing
 from dspyui.services.batch_run import BatchRun
@@ -34,6 +35,23 @@ def program(base_url, **lm):
         },
         signature_digest=SIGNATURE.digest(),
     )  # fmt: skip
+
+
+def variant(made, word):
+    """Another version of the program, whose instructions end in the word."""
+    signature = {**made.state["signature"], "instructions": f"{SIGNATURE.instructions} {word}"}
+    return made.model_copy(update={"state": {**made.state, "signature": signature}})
+
+
+def instructions(made):
+    """What the program tells its model."""
+    return made.state["signature"]["instructions"]
+
+
+def put_version(registry, made, word, stage="Production"):
+    """Register a version of the program `things` whose instructions end in the word, and give it the stage."""
+    request = RegisterRequest(run_id=f"run-{word}", name="things", stage=stage, who="tester")
+    return registry.register(request, variant(made, word), tags={}, input_example={"message": "m"})
 
 
 def second_word(messages):

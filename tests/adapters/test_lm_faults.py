@@ -2,9 +2,12 @@
 
 import pytest
 
+from dspyui.adapters.dspy_engine import lms
 from dspyui.adapters.dspy_engine.engine import DspyEngine
 from dspyui.domain.lms import LMRoles, LMSpec
 from dspyui.errors import FailedError, RefusedError
+from dspyui.i18n import Text
+from dspyui.services.batches import error_kind
 from tests.fake_openai import FakeOpenAI, Fault
 
 CANARY = "sk-canary-0123456789abcdef"
@@ -164,3 +167,15 @@ def test_a_failure_in_a_trace_holds_no_key(tmp_path):
     (trace,) = kept
     assert CANARY not in trace.model_dump_json()
     assert "***" in trace.model_dump_json()
+
+
+@pytest.mark.parametrize("language", ["en_US", "zh_CN"])
+def test_every_failure_that_may_cost_a_batch_a_row_has_a_few_words(language):
+    """Those that no later call will change end the batch, but for one request that is refused."""
+    codes = {code for _kind, code in lms._CODES} - lms._FINAL | {
+        "engine.invalid_request",
+        "engine.unexpected",
+    }
+    for code in codes:
+        assert error_kind(Text(language), code) != code, code
+    assert error_kind(Text(language), "engine.no_such") == "engine.no_such"

@@ -138,6 +138,8 @@ def test_a_batch_is_shown_with_its_rows(dspyui, batch):
     shown = dspyui("jobs", "show", batch, "--json").document
     assert (shown["job"]["kind"], shown["summary"]["error_count"]) == ("batch", 2)
     assert "Rows: 12, answered 10, failed 2" in dspyui("jobs", "show", batch).out
+    assert "The provider failed on its side (engine.server): 2" in dspyui("jobs", "show", batch).out
+    assert "提供商服务器故障（engine.server）：2" in dspyui("jobs", "show", batch, "--lang", "zh").out
 
 
 def test_a_job_is_renamed_and_noted_on_each_without_the_other(dspyui, world):

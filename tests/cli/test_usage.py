@@ -317,3 +317,14 @@ def test_json_comes_whatever_stdout_can_write(encoding, name):
     said = subprocess.run(command, env=environment, capture_output=True, check=False)
     assert said.returncode == 2, said.stderr
     assert json.loads(said.stdout.splitlines()[-1])["error"]["code"] == "cli.spec_missing"
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("--model", "m"), ("--input", "i.csv"), ("--map", "a=b"), ("--lm", "openai/x"),
+     ("--api-base", "http://127.0.0.1:9/v1"), ("--metric", "exact_match"), ("--limit", "5")],
+)  # fmt: skip
+def test_what_an_earlier_batch_has_settled_cannot_be_given_with_retry(dspyui, option, value):
+    said = dspyui("batch", "--retry", "20260101-000000-00000000", option, value, "--json")
+    assert (said.code, said.document["error"]["code"]) == (2, "cli.batch_retry")
+    assert f"so {option} cannot be given" in said.document["error"]["message"]

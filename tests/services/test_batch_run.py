@@ -13,7 +13,7 @@ from dspyui.domain.batches import BatchSpec
 from dspyui.domain.metrics import MetricSpec
 from dspyui.domain.signatures import FieldSpec, SignatureSpec
 from dspyui.errors import BadRequestError, ConflictError, FailedError, RefusedError
-from tests.batch_world import Batches, asked, message, program, second_word, write_rows
+from tests.batch_world import Batches, asked, message, program, second_word, variant, write_rows
 from tests.fake_openai import FakeOpenAI, Fault, chat, last_input
 
 
@@ -226,6 +226,30 @@ def test_the_failed_rows_alone_are_asked_again(batches, rows, server, tmp_path):
     assert (again.total_rows, again.success_count, again.reused, again.usage.lm_calls) == (20, 20, 18, 2)
     lines = [json.loads(line) for line in out.read_text().splitlines()]
     assert [line["product"] for line in lines] == [f"thing{n}" for n in range(20)]
+
+
+@pytest.mark.parametrize("other", ["program", "lm"])
+def test_rows_of_another_program_or_lm_are_not_taken_over(batches, rows, server, other):
+    made = program(server.base_url)
+    first, _ = batches(made, rows)
+    before = len(server.requests)
+    change = {"lm": made.lm.model_copy(update={"temperature": 0.5})} if other == "lm" else {}
+    spec = batches.store.spec(first).model_copy(update={"earlier": first, **change})
+    again = batches.create(spec, variant(made, "TWO") if other == "program" else made)
+    with pytest.raises(ConflictError) as caught:
+        batches.run(again)
+    assert (caught.value.code, caught.value.values["names"]) == ("batch.earlier_other", other)
+    assert len(server.requests) == before
+
+
+def test_a_server_that_has_moved_is_the_same_program(batches, rows, server):
+    server.reply = lambda m: Fault(400, "not this one") if "thing3 " in m[-1]["content"] else second_word(m)
+    first, _ = batches(program(server.base_url), rows)
+    spec = batches.store.spec(first).model_copy(update={"earlier": first})
+    with FakeOpenAI(second_word) as moved:
+        again = batches.run(batches.create(spec, program(moved.base_url)))
+        assert asked(moved) == [3]
+    assert (again.success_count, again.reused) == (20, 19)
 
 
 def test_a_file_that_changed_under_the_batch_is_refused(batches, rows, server):

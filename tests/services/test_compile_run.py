@@ -547,6 +547,8 @@ def test_a_model_that_answers_no_row_at_all_is_a_failure_and_not_a_zero(store, s
         run(store, job, tmp_path)
     assert caught.value.code == "compile.all_failed"
     assert "down" in str(caught.value)
+    # Nor is it drawn as one while it runs.
+    assert store.progress(job.id).baseline_curve == ()
 
 
 def test_a_judge_that_never_gives_a_number_is_a_failure_and_not_a_zero(store, server, tmp_path):

@@ -122,3 +122,13 @@ def test_what_is_no_ordinary_file_or_too_large_is_not_read(source, tmp_path):
         with pytest.raises(BadRequestError) as caught:
             found.get(str(path))
         assert caught.value.code == code
+
+
+def test_a_copy_of_a_version_is_asked_where_its_server_is_now(source):
+    old, new = "http://127.0.0.1:1/v1", "http://127.0.0.1:2/v1"
+    kept = source(old)[0].get("models:/产品 names/2")
+    assert kept.program.lm.api_base == old
+    assert source(new)[0].at_its_address(kept).program.lm.api_base == new
+    assert source()[0].at_its_address(kept) == kept
+    public = source()[0].get("models:/产品 names/1")
+    assert source(new)[0].at_its_address(public) == public

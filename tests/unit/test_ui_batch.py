@@ -8,10 +8,11 @@ from nicegui import ui
 from dspyui.domain.batches import BatchProgress, BatchResult, BatchSpec
 from dspyui.domain.compiles import Usage
 from dspyui.domain.jobs import JobFailure, RecordState
+from dspyui.domain.lms import LOCAL_MODEL
 from dspyui.errors import BadRequestError
 from dspyui.ui.batch_draft import BatchDraft
 from tests.api.world import T0, World
-from tests.batch_world import program
+from tests.batch_world import instructions, program, put_version
 from tests.pages import element, sees, until, words
 
 
@@ -94,10 +95,13 @@ async def test_the_form_says_what_is_missing_and_starts_a_batch(user, world, row
     assert "Choose the program" in words(user, "batch-problem")
     user.find(marker="batch-model").type(str(things))
     user.find(marker="batch-path").type(str(rows))
+    for name, value in (("concurrency", 16), ("requests", 600), ("tokens", 90000), ("sample", 0.25)):
+        element(user, f"batch-{name}").set_value(value)
     user.find(marker="batch-start").click()
     await until(lambda: world.queue.submitted)
     spec = world.services.batches.view(world.queue.submitted[0]).spec
-    assert (spec.path, spec.concurrency, spec.output) == (str(rows), 8, None)
+    assert (spec.path, spec.concurrency, spec.output) == (str(rows), 16, None)
+    assert (spec.requests_per_minute, spec.tokens_per_minute, spec.trace_sample) == (600, 90000, 0.25)
 
 
 async def test_five_rows_are_tried_and_nothing_is_kept(user, world, rows, things):
@@ -125,12 +129,20 @@ async def test_a_running_batch_shows_its_rate_and_can_be_cancelled(user, world, 
     assert "30.0 a second" in words(user, "batch-progress")
     assert "30 s" in words(user, "batch-progress")
     assert not sees(user, marker="batch-download")()
+    user.find(marker="batch-cancel").click()
+    await until(sees(user, marker="confirm-yes"))
+    assert world.jobs.get(batch).status == "running"
+    user.find(marker="confirm-yes").click()
+    await until(lambda: "Cancelled" in words(user, "batch-status"))
+    assert world.jobs.get(batch).cancel_requested
+    await until(sees(user, marker="batch-again"))
+    assert not sees(user, marker="batch-cancel")()
 
 
 async def test_a_finished_batch_shows_errors_by_kind_and_what_to_fetch(user, world, batch):
     finish(world, batch)
     await user.open(f"/batch/{batch}?lang=en")
-    assert "engine.server" in words(user, "batch-errors")
+    assert "The provider failed on its side engine.server 2" in " ".join(words(user, "batch-errors").split())
     assert "It broke." in words(user, "batch-head")
     assert element(user, "batch-download").props["href"] == f"/api/batches/{batch}/output"
     assert element(user, "batch-errors-file").props["href"] == f"/api/batches/{batch}/errors"
@@ -144,6 +156,20 @@ async def test_the_failed_rows_are_asked_again(user, world, batch):
     await until(lambda: len(world.queue.submitted) == 2)
     spec = world.services.batches.view(world.queue.submitted[-1]).spec
     assert (spec.earlier, spec.path) == (batch, world.services.batches.view(batch).spec.path)
+
+
+async def test_the_version_that_was_in_production_answers_them_when_another_is_promoted(user, world, rows):
+    made = program(None, model=LOCAL_MODEL)
+    put_version(world.registry, made, "ONE")
+    by_stage = BatchSpec(model="models:/things/Production", path=str(rows))
+    job_id = world.services.batches.submit(by_stage, who="tester").id
+    finish(world, job_id)
+    put_version(world.registry, made, "TWO")
+    await user.open(f"/batch/{job_id}?lang=en")
+    user.find(marker="batch-again").click()
+    await until(lambda: len(world.queue.submitted) == 2)
+    model = world.services.batches.view(world.queue.submitted[-1]).model
+    assert (model.version, instructions(model.program)) == (1, "Name the product. ONE")
 
 
 async def test_a_failed_batch_says_why(user, world, batch):

@@ -780,6 +780,7 @@ async def test_a_key_is_typed_in_used_and_forgotten_and_never_shown(user: User, 
     await until(sees(user, marker="clear-key-OPENAI_API_KEY"))
     user.find(marker="clear-key-OPENAI_API_KEY").click()
     await until(sees(user, marker="no-keys"))
+    assert "The key for OPENAI_API_KEY has been removed." in user.notify.messages
     assert "OPENAI_API_KEY" not in world.settings.lm_environment
 
 
@@ -797,11 +798,21 @@ async def test_a_typed_key_is_tested_right_there(user: User, world: World, monke
     def refused(lm, _cancelled):
         raise FailedError("engine.auth", model=lm.model, problem="no such key")
 
+    def unreachable(lm, _cancelled):
+        raise FailedError("engine.transport", model=lm.model, problem="no route")
+
     monkeypatch.setattr(world.tester, "test", refused)
     user.find(marker="test-key-OPENAI_API_KEY").click()
     await until(sees(user, marker="key-problem-OPENAI_API_KEY"))
     assert "the provider did not accept the key" in words(user, "key-problem-OPENAI_API_KEY")
     assert "does not work" in words(user, "key-tested-OPENAI_API_KEY")
+    # A network that is down says nothing of the key.
+    monkeypatch.setattr(world.tester, "test", unreachable)
+    user.find(marker="test-key-OPENAI_API_KEY").click()
+    await until(lambda: "not decided" in words(user, "key-tested-OPENAI_API_KEY"))
+    monkeypatch.setattr(world.tester, "test", refused)
+    user.find(marker="test-key-OPENAI_API_KEY").click()
+    await until(lambda: "does not work" in words(user, "key-tested-OPENAI_API_KEY"))
     # Another visitor sees it too: the key is everyone's.
     await user.open("/settings?lang=zh")
     await until(sees(user, marker="key-problem-OPENAI_API_KEY"))

@@ -1,16 +1,17 @@
 """The routes of batches under /api/batches."""
 
 from pathlib import Path
+from typing import Annotated
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Body, Request
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import FileResponse
 
-from dspyui.api.models import JobCreated
+from dspyui.api.models import DataItem, JobCreated
 from dspyui.api.routes import ERRORS, ApiDep, file_name, who
 from dspyui.domain.batches import BatchSpec
 from dspyui.errors import BadRequestError, NotFoundError
-from dspyui.services.batches import BatchService, BatchSummary, summarise
+from dspyui.services.batches import BatchChanges, BatchService, BatchSummary, summarise
 from dspyui.services.documents import part_of
 
 batch_router = APIRouter(prefix="/api/batches", responses={**ERRORS})
@@ -39,6 +40,13 @@ async def start_batch(request: Request, api: ApiDep) -> JobCreated:
     return JobCreated(job_id=job.id, url=f"/batch/{job.id}")
 
 
+@batch_router.post("/files", status_code=201)
+async def keep_file(request: Request, api: ApiDep, name: str) -> DataItem:
+    """Keep the body, a file of rows, for a batch, broken rows and all; `name` says by its ending what it is."""
+    body = await request.body()
+    return DataItem.of(await run_in_threadpool(api.services.batches.keep_file, name, body))
+
+
 @batch_router.get("/{job_id}")
 def get_batch(job_id: str, api: ApiDep) -> BatchSummary:
     """One batch as it stands."""
@@ -46,10 +54,14 @@ def get_batch(job_id: str, api: ApiDep) -> BatchSummary:
 
 
 @batch_router.post("/{job_id}/again", status_code=202)
-def again(job_id: str, request: Request, api: ApiDep) -> JobCreated:
-    """Queue a batch that asks the rows of this one that failed or were not reached."""
+def again(
+    job_id: str, request: Request, api: ApiDep, changes: Annotated[BatchChanges | None, Body()] = None
+) -> JobCreated:
+    """Queue a batch that asks the rows of this one that failed or were not reached; the body may change how."""
+    if changes is not None and changes.output is not None:
+        raise BadRequestError("batch.output_here")
     service = api.services.batches
-    job = service.submit(service.again(job_id), who=who(request, api))
+    job = service.submit(service.again(job_id, changes), who=who(request, api))
     return JobCreated(job_id=job.id, url=f"/batch/{job.id}")
 
 

@@ -1,6 +1,7 @@
 """`dspyui batch`: run a program over all rows of a file here, and tell how it went."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import typer
@@ -18,7 +19,7 @@ from dspyui.domain.lms import LMSpec
 from dspyui.domain.metrics import METRICS, MetricSpec
 from dspyui.errors import BadRequestError, DSPyUIError
 from dspyui.services import Services
-from dspyui.services.batches import BatchSummary, summarise
+from dspyui.services.batches import BatchChanges, BatchSummary, error_kind, summarise
 from dspyui.services.demo import check_done
 from dspyui.services.documents import part_of
 from dspyui.services.follow import Nobody, follow
@@ -42,7 +43,7 @@ def add(app: typer.Typer, flags: Flags, cls: type[TyperCommand]) -> None:
     output_option = option("--output", meta="FILE", key="output")
     format_option = option("--format", meta="|".join(OUTPUT_FORMATS), key="format")
     map_option = option("--map", default=[], meta="FIELD=COLUMN", key="map")
-    concurrency_option = option("--concurrency", default=8, meta="N", key="concurrency", min=1, max=256)
+    concurrency_option = option("--concurrency", meta="N", key="concurrency", min=1, max=256)
     rate_option = option("--rate-limit", meta="REQUESTS[,TOKENS]", key="rate_limit")
     lm_option = option("--lm", meta="MODEL", key="lm")
     base_option = option("--api-base", meta="URL", key="api_base")
@@ -60,7 +61,7 @@ def add(app: typer.Typer, flags: Flags, cls: type[TyperCommand]) -> None:
         output: str | None = output_option,
         format_: str | None = format_option,
         mapped: list[str] = map_option,
-        concurrency: int = concurrency_option,
+        concurrency: int | None = concurrency_option,
         rate_limit: str | None = rate_option,
         lm: str | None = lm_option,
         api_base: str | None = base_option,
@@ -74,27 +75,52 @@ def add(app: typer.Typer, flags: Flags, cls: type[TyperCommand]) -> None:
         lang: str | None = lang_flag,
     ) -> int:
         console = flags.console(as_json=as_json, lang=lang)
-        requests, tokens = limits(rate_limit)
-        document = {
-            "model": model,
-            "path": input_,
-            "output": output,
-            "format": format_,
-            "columns": dict(map(pair, mapped)),
-            "concurrency": concurrency,
-            "requests_per_minute": requests,
-            "tokens_per_minute": tokens,
-            "lm": other_lm(lm, api_base),
-            "metric": MetricSpec.model_validate({"kind": known_metric(metric)}) if metric else None,
-            "trace_sample": trace_sample,
-            "limit": limit,
-            "overwrite": overwrite,
-        }
-        if (retry is None) == (model is None or input_ is None):
+        how = given(
+            output=output,
+            format=format_,
+            concurrency=concurrency,
+            trace_sample=trace_sample,
+            overwrite=overwrite,
+        ) | limits(rate_limit)
+        if retry is not None:
+            refuse_others(model, input_, mapped, lm, api_base, metric, limit)
+            wanted = Retry(retry, part_of(BatchChanges, how))
+        elif model is None or input_ is None:
             raise BadRequestError("cli.batch_source")
-        spec = part_of(BatchSpec, document) if retry is None else None
-        settings = load_settings(console, mlflow=mlflow)
-        return run(console, settings, spec, retry)
+        else:
+            what = given(
+                model=model,
+                path=input_,
+                columns=dict(map(pair, mapped)),
+                lm=other_lm(lm, api_base),
+                metric=MetricSpec.model_validate({"kind": known_metric(metric)}) if metric else None,
+                limit=limit,
+            )
+            wanted = part_of(BatchSpec, what | how)
+        return run(console, load_settings(console, mlflow=mlflow), wanted)
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """A batch that is to be taken up again, and what is to be another way."""
+
+    job_id: str
+    changes: BatchChanges | None = None
+
+
+def given(**options: Any) -> dict[str, Any]:
+    """Those options that were given."""
+    return {name: value for name, value in options.items() if value is not None and value is not False}
+
+
+# What the answers that are taken over come from, in the order in which `refuse_others` is given it.
+_SETTLED = ("--model", "--input", "--map", "--lm", "--api-base", "--metric", "--limit")
+
+
+def refuse_others(*values: object) -> None:
+    """Raise BadRequestError when an option is given that an earlier batch has settled."""
+    if found := [name for name, value in zip(_SETTLED, values, strict=True) if value not in (None, [])]:
+        raise BadRequestError("cli.batch_retry", options=", ".join(found))
 
 
 def pair(text: str) -> tuple[str, str]:
@@ -105,13 +131,15 @@ def pair(text: str) -> tuple[str, str]:
     return field.strip(), column
 
 
-def limits(text: str | None) -> tuple[int | None, int | None]:
-    """`REQUESTS[,TOKENS]` a minute; either may be empty. Raises BadRequestError."""
-    parts = [part.strip() for part in (text or "").split(",")]
+def limits(text: str | None) -> dict[str, int | None]:
+    """`REQUESTS[,TOKENS]` a minute; either may be empty. Nothing when it is not given. Raises BadRequestError."""
+    if text is None:
+        return {}
+    parts = [part.strip() for part in text.split(",")]
     if len(parts) > 2 or any(part and not (part.isdecimal() and int(part)) for part in parts):
         raise BadRequestError("cli.batch_rate", value=text)
     found = [int(part) if part else None for part in parts]
-    return found[0], found[1] if len(found) == 2 else None
+    return {"requests_per_minute": found[0], "tokens_per_minute": found[1] if len(found) == 2 else None}
 
 
 def other_lm(model: str | None, api_base: str | None) -> LMSpec | None:
@@ -128,16 +156,19 @@ def known_metric(kind: str) -> str:
     return kind
 
 
-def run(console: Console, settings: Settings, spec: BatchSpec | None, retry: str | None) -> int:
+def run(console: Console, settings: Settings, wanted: BatchSpec | Retry) -> int:
     """Run the batch, wait for its record, answer. Returns the exit code."""
     from dspyui.bootstrap import system_user
 
     with opened(settings) as app:
         services = app.services
-        if spec is None or _needs_mlflow(spec):
-            wait_for_mlflow(services)
-        wanted = services.batches.again(retry or "") if spec is None else spec
-        job = services.batches.start_here(wanted, who=system_user())
+        if isinstance(wanted, Retry):
+            spec = services.batches.again(wanted.job_id, wanted.changes)
+        else:
+            spec = wanted
+            if _needs_mlflow(spec):
+                wait_for_mlflow(services)
+        job = services.batches.start_here(spec, who=system_user())
         job = _watch(console, services, job)
         if job.is_terminal and job.status != "cancelled":
             _wait_for_record(console, services, job.id)
@@ -191,7 +222,10 @@ def lines(console: Console, summary: BatchSummary) -> Sequence[str]:
         ),
         text("cli.batch.tokens", tokens=summary.tokens),
     ]
-    said += [text("cli.batch.errors", code=code, count=count) for code, count in summary.errors.items()]
+    said += [
+        text("cli.batch.errors", words=error_kind(text, code), code=code, count=count)
+        for code, count in summary.errors.items()
+    ]
     if summary.error_count:
         said.append(text("cli.batch.again", job_id=summary.job_id))
     if summary.cost is not None:

@@ -212,7 +212,7 @@ def _compile_again(console: Console, settings: Settings, job_id: str) -> int:
 
 
 def _batch_again(console: Console, settings: Settings, job_id: str) -> int:
-    return batch.run(console, settings, None, job_id)
+    return batch.run(console, settings, batch.Retry(job_id))
 
 
 def _add_cancel(app: typer.Typer, flags: Flags, cls: type[TyperCommand]) -> None:

@@ -38,12 +38,14 @@ class BatchSpec(Frozen):
     in the job's folder. `lm` answers instead of the LM the program was compiled for. `concurrency` is the number of LM
     calls at once; the two limits are per minute. `trace_sample` is the share of rows that are traced, None the
     setting's. A `metric` scores rows against the expected outputs in the file. `limit` takes the first rows alone.
-    `earlier` is a batch whose finished rows are taken over: only failed and missing ones are asked.
+    `earlier` is a batch whose finished rows are taken over: only failed and missing ones are asked. `upload_name` is
+    what the kept file is called, filled in when the batch is made.
     """
 
     model: str = Field(min_length=1)
     path: str | None = None
     upload: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
+    upload_name: str | None = None
     output: str | None = None
     format: OutputFormat | None = None
     columns: dict[str, str] = {}

@@ -153,7 +153,7 @@ def _datasets(spec: BatchSpec, result: BatchResult | None, folder: Path) -> tupl
     source = _source(spec)
     return (
         DatasetInput(
-            name=source,
+            name=spec.upload_name or source,
             context="batch",
             digest=result.input_digest,
             rows=result.total_rows,

@@ -25,7 +25,7 @@ from dspyui.domain.jobs import EventLevel, JobEvent, JobStore
 from dspyui.errors import BadRequestError, FailedError
 from dspyui.services.batch_hands import BatchWork, Crew, Desk, Hands
 from dspyui.services.batch_rows import Tracing, row_key
-from dspyui.services.batches import check_columns
+from dspyui.services.batches import check_columns, check_earlier
 
 PROGRESS_SECONDS: Final = 0.25
 # When not one of so many rows was answered, the next million will not be either.
@@ -108,7 +108,7 @@ class BatchRun:
         if log.finished:
             self._log_event("batch.resumed", {"rows": log.finished, "total": total})
         self._enter("running")
-        earlier = self._batches.open_earlier(self._spec.earlier) if self._spec.earlier else None
+        earlier = self._earlier()
         try:
             with self._crew.open(self._work(columns, total, earlier), self._desk(log)) as hands:
                 self._hands, self._began = hands, time.monotonic()
@@ -118,6 +118,12 @@ class BatchRun:
                 earlier.close()
         if self._stop is not None:
             raise self._stop
+
+    def _earlier(self) -> EarlierRows | None:
+        if self._spec.earlier is None:
+            return None
+        check_earlier(self._batches, self._spec, self._model)
+        return self._batches.open_earlier(self._spec.earlier)
 
     def _work(self, columns: tuple[str, ...], total: int, earlier: EarlierRows | None) -> BatchWork:
         return BatchWork(

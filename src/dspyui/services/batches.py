@@ -3,24 +3,30 @@
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
+from pydantic import Field
+
 from dspyui.domain.base import Frozen
 from dspyui.domain.batches import (
     BatchModel,
+    BatchPhase,
     BatchProgress,
     BatchResult,
     BatchSpec,
     BatchStore,
     InputReader,
     InputStream,
+    OutputFormat,
 )
 from dspyui.domain.jobs import Job, JobEvent, JobQueue, JobStatus, JobStore, RecordState, RecordStatus
 from dspyui.domain.programs import CompiledProgram
 from dspyui.domain.uploads import UploadInfo, UploadStore
 from dspyui.errors import BadRequestError, ConflictError, NotFoundError
+from dspyui.i18n import Text
 from dspyui.services.keys import KeyRules
 from dspyui.services.metrics import MetricService
 from dspyui.services.model_source import ModelSource, check_from_network
@@ -29,6 +35,32 @@ from dspyui.settings import Settings
 # So many rows are tried before the whole is started, and so many are shown of the results.
 TRIED_ROWS: Final = 5
 HEAD_ROWS: Final = 20
+
+
+class BatchChanges(Frozen):
+    """What may be another way when a batch is taken up again; what is left out stays as it was."""
+
+    output: str | None = None
+    format: OutputFormat | None = None
+    overwrite: bool = False
+    concurrency: int = Field(default=8, ge=1, le=256)
+    requests_per_minute: int | None = Field(default=None, ge=1)
+    tokens_per_minute: int | None = Field(default=None, ge=1)
+    trace_sample: float | None = Field(default=None, ge=0, le=1)
+
+    def on(self, spec: BatchSpec, *, replaces: bool) -> BatchSpec:
+        """The spec with the changes. `replaces`: the file that is at its output is its own, and may be replaced.
+
+        Raises BadRequestError for an output that ends in no format.
+        """
+        given = self.model_dump(exclude_unset=True)
+        output = spec.output if self.output is None else _absolute_path(self.output)
+        is_own = output == spec.output
+        if not is_own:
+            given |= {"output": output, "format": self.format}
+        return BatchSpec.model_validate(
+            {**dict(spec), **given, "overwrite": self.overwrite or (replaces and is_own)}
+        )
 
 
 class BatchView(Frozen):
@@ -45,7 +77,8 @@ class BatchView(Frozen):
 class BatchSummary(Frozen):
     """What the command line and the API tell. `traces_lost` are those that MLflow refused for good.
 
-    `traces_waiting` wait on disk for MLflow. `cost` is in US dollars, None when the price of a call is not known.
+    `phase` and `seconds_left` (at the rate of now) are those of a batch that has not ended. `traces_waiting` wait on
+    disk for MLflow. `cost` is in US dollars, None when the price of a call is not known.
     """
 
     job_id: str
@@ -53,6 +86,9 @@ class BatchSummary(Frozen):
     run_url: str | None
     record: RecordStatus
     status: JobStatus
+    phase: BatchPhase | None
+    started_at: datetime | None
+    seconds_left: float | None
     total_rows: int
     success_count: int
     error_count: int
@@ -104,9 +140,9 @@ class BatchService:
         `records` False makes no Run in MLflow of it. Raises BadRequestError, and ConflictError when another batch
         writes to the same output or the file is there.
         """
-        spec = _absolute(spec)
+        spec = self._named(_absolute(spec))
         self._check_output(spec)
-        model = self._models.get(spec.model, has_own_lm=spec.lm is not None)
+        model = self._model(spec)
         program = model.program
         self._keys.check(spec.lms(program))
         self._metrics.check((*program.metrics, *([spec.metric] if spec.metric else [])))
@@ -114,13 +150,27 @@ class BatchService:
             spec.metric.check(program.spec.signature)
             if spec.metric.info.needs == "embedder" and spec.lms(program).embedder is None:
                 raise BadRequestError("metric.no_embedder")
-        if spec.earlier is not None:
-            self._batches.spec(spec.earlier)
         check_columns(spec, program, self._files.open(spec).columns())
         job = self._batches.create(spec, model, title=model.name, who=who)
         if not (records and self._wants_record):
             self._jobs.write_record(job.id, RecordState(status="off"))
         return job
+
+    def _named(self, spec: BatchSpec) -> BatchSpec:
+        """The spec with the name of its kept file, which may be gone when its Run is written. Raises NotFoundError."""
+        name = None if spec.upload is None else self._files.name(spec.upload)
+        return spec.model_copy(update={"upload_name": name})
+
+    def _model(self, spec: BatchSpec) -> BatchModel:
+        """The program that is named; of a batch that is taken up again the copy that has answered so far.
+
+        The name may lead to another version by now, or to nothing.
+        """
+        if spec.earlier is None:
+            return self._models.get(spec.model, has_own_lm=spec.lm is not None)
+        kept = self._models.at_its_address(self._batches.model(spec.earlier))
+        check_earlier(self._batches, spec, kept)
+        return kept
 
     def submit(self, spec: BatchSpec, *, who: str) -> Job:
         """Create the batch and queue it. Raises what `create` raises, also for a program's path from the network."""
@@ -138,8 +188,11 @@ class BatchService:
         return job
 
     def _check_network(self, spec: BatchSpec) -> None:
-        """What is queued was asked for over the pages or the API: by somebody elsewhere, where others reach them."""
-        if self._keys.shared:
+        """What is queued was asked for over the pages or the API: by somebody elsewhere, where others reach them.
+
+        One that is taken up again opens no file: its program is in the earlier one's folder.
+        """
+        if self._keys.shared and spec.earlier is None:
             check_from_network(spec.model)
 
     def keep_file(self, name: str, content: bytes) -> UploadInfo:
@@ -165,9 +218,11 @@ class BatchService:
         self._queue.run_here(job.id)
         return job
 
-    def again(self, job_id: str) -> BatchSpec:
+    def again(self, job_id: str, changes: BatchChanges | None = None) -> BatchSpec:
         """The spec that takes a batch up again: only rows that failed, or were not reached, are asked.
 
+        The program that has answered so far answers them, whatever its name leads to by now. The output that it has
+        written is replaced, unless the changes name another; what somebody else has put there is not.
         One that a dead process left behind is cancelled, so that nobody else takes it up. Raises NotFoundError, and
         ConflictError while it runs.
         """
@@ -178,7 +233,9 @@ class BatchService:
             job = self._jobs.get(job_id)
         if not job.is_terminal:
             raise ConflictError("batch.still_runs", job_id=job_id)
-        return spec.model_copy(update={"earlier": job_id, "overwrite": True})
+        replaces = spec.overwrite or self._batches.find_result(job_id) is not None
+        taken_up = (changes or BatchChanges()).on(spec, replaces=replaces)
+        return taken_up.model_copy(update={"earlier": job_id})
 
     def _check_output(self, spec: BatchSpec) -> None:
         if spec.output is None:
@@ -253,6 +310,25 @@ class BatchService:
         return max(0, traced - record.traces_sent - record.traces_refused)
 
 
+# What the answers of a batch, and their scores, come from.
+_ANSWERED_BY: Final = ("model", "path", "upload", "columns", "lm", "metric")
+
+
+def check_earlier(batches: BatchStore, spec: BatchSpec, model: BatchModel) -> None:
+    """Raise ConflictError unless the batch before was answered by the same program and LM, on the same input.
+
+    Else the rows of two programs would stand in one output. Raises NotFoundError when there is no such batch.
+    """
+    job_id = spec.earlier or ""
+    earlier, kept = batches.spec(job_id), batches.model(job_id)
+    changed = [name for name in _ANSWERED_BY if getattr(spec, name) != getattr(earlier, name)]
+    # Where a server of one's own listens may change; what answers there is still the same program.
+    if kept.program.without_addresses() != model.program.without_addresses():
+        changed.append("program")
+    if changed:
+        raise ConflictError("batch.earlier_other", names=", ".join(changed), job_id=job_id)
+
+
 def check_columns(spec: BatchSpec, program: CompiledProgram, columns: Sequence[str]) -> None:
     """Raise BadRequestError when the file lacks a column that is needed; those beyond are carried along."""
     signature, found = program.spec.signature, ", ".join(columns) or "—"
@@ -287,6 +363,10 @@ class BatchFiles:
             return self._reader.open(self._uploads.path(spec.upload), name=kept.name, kind=kept.format)
         return self._reader.open(spec.path or "")
 
+    def name(self, digest: str) -> str:
+        """What a kept file is called. Raises NotFoundError."""
+        return self._uploads.get(digest).name
+
     def keep(self, name: str, content: bytes) -> UploadInfo:
         """Keep a data file. Raises BadRequestError when it is none, or has no row."""
         try:
@@ -304,11 +384,21 @@ class BatchFiles:
 def _absolute(spec: BatchSpec) -> BatchSpec:
     """The paths as every process will understand them."""
     changes = {
-        name: str(Path(path).expanduser().resolve())
+        name: _absolute_path(path)
         for name, path in (("path", spec.path), ("output", spec.output))
         if path is not None
     }
     return spec.model_copy(update=changes)
+
+
+def _absolute_path(path: str) -> str:
+    return str(Path(path).expanduser().resolve())
+
+
+def error_kind(text: Text, code: str) -> str:
+    """What a code that rows failed with means, in a few words; of one that has none, the code itself."""
+    key = f"row_error.{code}"
+    return text(key) if text.has(key) else code
 
 
 def summarise(view: BatchView, waiting: int) -> BatchSummary:
@@ -324,6 +414,9 @@ def summarise(view: BatchView, waiting: int) -> BatchSummary:
         run_url=record.run_url,
         record=record.status,
         status=view.job.status,
+        phase=None if view.job.is_terminal else progress.phase,
+        started_at=view.job.started_at,
+        seconds_left=None if view.job.is_terminal else progress.seconds_left,
         total_rows=result.total_rows if result else progress.total,
         success_count=done - failed,
         error_count=failed,

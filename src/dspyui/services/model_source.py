@@ -65,6 +65,12 @@ class ModelSource:
             run_id=version.run_id,
         )
 
+    def at_its_address(self, kept: BatchModel) -> BatchModel:
+        """A copy of a program: that of a version that keeps no address, at the one that is set now, if any is."""
+        if kept.version is None or kept.program.lm.api_base is None or self._api_base is None:
+            return kept
+        return kept.model_copy(update={"program": kept.program.at(self._api_base)})
+
     def _version(self, uri: str) -> ModelVersion:
         path = uri.removeprefix("models:/")
         name, slash, which = path.rpartition("/")

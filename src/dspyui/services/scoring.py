@@ -75,8 +75,8 @@ class Scoring:
         sink: TraceSink | None,
         needs_readable: bool = False,
     ) -> None:
-        """`on_row` is told, one call at a time: answers so far, their mean score (None while
-        there is none), whether it is a row's first.
+        """`on_row` is told, one call at a time: answers so far, their mean score (None before
+        the first answer), whether it is a row's first.
 
         `needs_readable`: stop a model that gives nothing that can be read.
         """
@@ -88,6 +88,7 @@ class Scoring:
         self._lock = threading.Lock()
         self._attempts: list[list[Attempt]] = [[] for _ in rows]
         self._scores: list[float] = []
+        self._answered = False
         self._done = 0
         self._unreadable: int | None = 0 if needs_readable else None
 
@@ -116,7 +117,8 @@ class Scoring:
             self._done += 1
             if score.is_scored:
                 self._scores.append(score.value)
-            mean = sum(self._scores) / len(self._scores) if self._scores else None
+            self._answered = self._answered or prediction.failure is None
+            mean = sum(self._scores) / len(self._scores) if self._scores and self._answered else None
             self._on_row(self._done, mean, is_first)
             self._check_readable(index + 1, prediction)
 

@@ -65,8 +65,7 @@ class FileResultLog:
             self._results = os.open(folder / RESULTS, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             self._index = os.open(folder / INDEX, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             self._count, self._size = _whole(self._results, self._index)
-            os.ftruncate(self._results, self._size)
-            os.ftruncate(self._index, self._count * _RECORD.size)
+            self._cut()
         self._waiting = {row.index: row for row in _journal(folder / JOURNAL) if row.index >= self._count}
         self._errors = self._counted_errors()
         self._journal = -1
@@ -121,10 +120,20 @@ class FileResultLog:
             usage.input_tokens, usage.output_tokens, min(usage.lm_calls, 65535), min(usage.lm_cache_hits, 65535),
             row.error is None, row.traced,
         )  # fmt: skip
-        _write_at(self._results, line, self._size)
-        _write_at(self._index, record, self._count * _RECORD.size)
+        try:
+            _write_at(self._results, line, self._size)
+            _write_at(self._index, record, self._count * _RECORD.size)
+        except OSError:
+            # What a full disk took of the line is no row: the results so far are read as they stand.
+            self._cut()
+            raise
         self._size += len(line)
         self._count += 1
+
+    def _cut(self) -> None:
+        """Leave whole rows alone in both files."""
+        os.ftruncate(self._results, self._size)
+        os.ftruncate(self._index, self._count * _RECORD.size)
 
     def _renew_journal(self) -> None:
         """Write the journal anew with the rows that still wait; what it held before is in the results for certain."""

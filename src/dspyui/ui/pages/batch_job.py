@@ -10,7 +10,7 @@ from nicegui.context import context
 from dspyui.domain.jobs import JobEvent
 from dspyui.errors import DSPyUIError, NotFoundError
 from dspyui.services import Services
-from dspyui.services.batches import BatchSummary, BatchView, summarise
+from dspyui.services.batches import BatchSummary, BatchView, error_kind, summarise
 from dspyui.services.summary import duration_seconds
 from dspyui.ui import formats
 from dspyui.ui.background import notify_error, off_loop
@@ -233,8 +233,13 @@ class _Live:
             table = Table([Column(text("ui.batch.kind")), Column(text("ui.batch.rows"), number=True)])
             for code, count in sorted(errors.items(), key=lambda entry: -entry[1]):
                 with table.row():
-                    table.cell(code)
+                    table.cell(partial(self._draw_kind, code))
                     table.cell(formats.count(count))
+
+    def _draw_kind(self, code: str) -> None:
+        if (words := error_kind(self._text, code)) != code:
+            tag("span", f"{words} ")
+        tag("span", code, "d-note")
 
     def _draw_rows(self) -> None:
         if self._rows:
