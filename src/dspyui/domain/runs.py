@@ -3,13 +3,16 @@
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Final, Literal, Protocol, get_args
 
 from dspyui.domain.base import Frozen
+from dspyui.domain.jobs import JobKind
 from dspyui.domain.splits import Splits
 
 # MLflow shows the value of this tag, as Markdown, at the head of the Run's page.
 NOTE_TAG = "mlflow.note.content"
+KIND_TAG = "dspyui.kind"
+RUN_KINDS: Final[tuple[JobKind, ...]] = get_args(JobKind)
 RunStatus = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
 
 
@@ -78,6 +81,11 @@ class RunInfo(Frozen):
     metrics: dict[str, float]
     tags: dict[str, str]
     deleted: bool = False
+
+    @property
+    def kind(self) -> JobKind | None:
+        """What DSPyUI did in it; None for a Run of another program."""
+        return next((kind for kind in RUN_KINDS if kind == self.tags.get(KIND_TAG)), None)
 
 
 class RunStore(Protocol):

@@ -260,4 +260,4 @@ def _typed_version(name: str, typed: Any) -> str:
 
 
 def _has_program(run: RunInfo) -> bool:
-    return run.status == "FINISHED" and run.tags.get("dspyui.kind", "compile") == "compile"
+    return run.status == "FINISHED" and run.kind != "batch"
