@@ -41,7 +41,14 @@ def finish(world: World, job_id, *, failed=2):
     store = world.services.batches._batches
     log = store.open_log(job_id)
     folder = world.jobs.folder(job_id)
-    line = {"message": "My lamp", "product": "lamp", "_error": None, "_latency_ms": 210.0, "_tokens": 40}
+    line = {
+        "message": "My lamp",
+        "product": "lamp",
+        "_error": None,
+        "_latency_ms": 210.0,
+        "_tokens": 40,
+        "_trace_id": "tr-1",
+    }
     wrong = {**line, "product": None, "_error": "engine.server: It broke."}
     lines = [wrong] * failed + [line] * (12 - failed)
     (folder / "results.jsonl").write_text("".join(json.dumps(found) + "\n" for found in lines))
@@ -63,7 +70,8 @@ def finish(world: World, job_id, *, failed=2):
     )  # fmt: skip
     moves = {"status": "done", "started_at": T0, "ended_at": T0}
     world.jobs.update(job_id, lambda job: job.model_copy(update=moves))
-    world.jobs.write_record(job_id, RecordState(status="sent", run_id="r", run_url="/runs", traces_sent=12))
+    url = "http://127.0.0.1:5000/#/experiments/7/runs/r"
+    world.jobs.write_record(job_id, RecordState(status="sent", run_id="r", run_url=url, traces_sent=12))
 
 
 def test_a_draft_says_what_is_missing():
@@ -135,6 +143,26 @@ async def test_a_finished_batch_shows_errors_by_kind_and_what_to_fetch(user, wor
     assert element(user, "batch-download").props["href"] == f"/api/batches/{batch}/output"
     assert element(user, "batch-errors-file").props["href"] == f"/api/batches/{batch}/errors"
     assert "12" in words(user, "batch-record")
+
+
+async def test_a_finished_batch_leads_to_its_run_here_and_each_row_to_its_trace(user, world, batch):
+    finish(world, batch)
+    await user.open(f"/batch/{batch}?lang=en")
+    assert element(user, "run-page").props["href"] == "/runs/r"
+    assert element(user, "batch-run").props["href"] == "http://127.0.0.1:5000/#/experiments/7/runs/r"
+    traces = user.find(marker="trace-tr-1").elements
+    assert len(traces) == 12
+    address = "http://127.0.0.1:5000/#/experiments/7/traces?selectedEvaluationId=tr-1&traceId=tr-1"
+    assert {link.props["href"] for link in traces} == {address}
+
+
+async def test_rows_without_a_run_have_no_trace_to_lead_to(user, world, batch):
+    finish(world, batch)
+    world.jobs.write_record(batch, RecordState(status="off"))
+    await user.open(f"/batch/{batch}?lang=en")
+    assert "lamp" in words(user, "batch-head")
+    assert not sees(user, marker="trace-tr-1")()
+    assert not sees(user, marker="run-page")()
 
 
 async def test_the_failed_rows_are_asked_again(user, world, batch):

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, Literal, Protocol, get_args
+from urllib.parse import urlencode
 
 from dspyui.domain.base import Frozen
 from dspyui.domain.jobs import JobKind
@@ -64,6 +65,18 @@ class RunLink(Frozen):
     run_id: str
     experiment_id: str
     url: str
+
+
+def trace_url(address: str, experiment_id: str, trace_id: str) -> str:
+    """Where MLflow's own pages show a trace; both names, for MLflow has changed how it calls it."""
+    shown = urlencode({"selectedEvaluationId": trace_id, "traceId": trace_id})
+    return f"{address}/#/experiments/{experiment_id}/traces?{shown}"
+
+
+def trace_url_beside(run_url: str, trace_id: str) -> str | None:
+    """The same for a trace of the Run that is shown at `run_url`; None when that is no address of ours."""
+    address, has_experiment, rest = run_url.partition("/#/experiments/")
+    return trace_url(address, rest.partition("/")[0], trace_id) if has_experiment else None
 
 
 class RunInfo(Frozen):

@@ -8,6 +8,7 @@ from nicegui import ui
 from nicegui.context import context
 
 from dspyui.domain.jobs import JobEvent
+from dspyui.domain.runs import trace_url_beside
 from dspyui.errors import DSPyUIError, NotFoundError
 from dspyui.services import Services
 from dspyui.services.batches import BatchSummary, BatchView, summarise
@@ -142,7 +143,8 @@ class _Live:
             self._figures.draw()
         if summary.errors != self._summary.errors:
             self._errors.draw()
-        if len(rows) != len(self._rows):
+        # The traces have an address once the Run has one.
+        if len(rows) != len(self._rows) or view.record.run_url != self._view.record.run_url:
             self._head.draw()
         if (view.job.status, view.job.cancel_requested) != (
             self._view.job.status,
@@ -238,7 +240,10 @@ class _Live:
         if self._rows:
             note = self._text("ui.batch.head_lead", count=len(self._rows))
             with card(self._text("ui.batch.head"), note=note, mark="batch-head"):
-                rows_table(self._text, self._rows)
+                url = self._view.record.run_url
+                rows_table(
+                    self._text, self._rows, trace_address=partial(trace_url_beside, url) if url else None
+                )
 
     def _draw_record(self) -> None:
         text, record = self._text, self._view.record
@@ -249,6 +254,8 @@ class _Live:
                 tag("p", text(f"ui.record.{record.status}"))
             if record.last_error:
                 problem(text, record.last_error, mark="batch-record-problem")
+            if record.run_id:
+                link(text("ui.record.run_page"), f"/runs/{record.run_id}", mark="run-page")
             if record.run_url:
                 link(text("ui.record.run"), record.run_url, outside=True, mark="batch-run")
             with facts():
