@@ -193,7 +193,7 @@ def _listed(address: str, info: "TraceInfo") -> ListedTrace:
     usage: Mapping[str, Any] = info.token_usage or {}
     return ListedTrace(
         trace_id=info.trace_id,
-        url=trace_url(address, info.experiment_id, info.trace_id),
+        url=trace_url(address, info.experiment_id or "", info.trace_id),
         state=str(info.state.value),
         started_at=datetime.fromtimestamp(info.request_time / 1000, tz=UTC),
         latency_ms=info.execution_duration,

@@ -7,6 +7,7 @@ from typing import Any, Final
 from nicegui import ui
 from nicegui.context import context
 
+from dspyui.domain.batches import BatchModel
 from dspyui.domain.jobs import JobEvent
 from dspyui.domain.runs import trace_url_beside
 from dspyui.errors import DSPyUIError, NotFoundError
@@ -64,9 +65,14 @@ async def batch_job_page(services: Services, job_id: str) -> None:
             problem(page.text, sentence(exc, page.text), retry=ui.navigate.reload)
         return
     view = found[0]
-    lead = " · ".join((view.model.uri, view.spec.lms(view.model.program).task.model))
+    lead = " · ".join((_source(view.model), view.spec.lms(view.model.program).task.model))
     with framed(services, "batch", title=view.job.title, lead=lead) as page:
         _Live(page, found).take(events, position)
+
+
+def _source(model: BatchModel) -> str:
+    """Where the program came from; of one that was uploaded the beginning of its digest tells it apart."""
+    return f"{model.name} ({model.digest[:12]})" if model.uri.startswith("program:") else model.uri
 
 
 def is_batch(services: Services, job_id: str) -> bool:
