@@ -45,6 +45,8 @@ def test_models_are_listed_and_one_is_opened(client, world, two):
     assert [version["version"] for version in rest["versions"]] == [1]
     foreign = client.get("/api/models/other", headers=EN).json()["versions"][0]
     assert "data/model.pkl" in foreign["unloadable"]
+    quick = client.get("/api/models/other", params={"look": "false"}).json()["versions"][0]
+    assert (quick["version"], quick["unloadable"]) == (1, None)
 
 
 def test_a_promotion_tells_what_it_needs_and_who_did_it_is_kept(client, world, two):

@@ -55,9 +55,10 @@ def get_model(
     api: ApiDep,
     page_token: str | None = None,
     size: Annotated[int, Query(ge=1, le=1000)] = PAGE_MODELS,
+    look: bool = True,
 ) -> ModelResponse:
-    """A model and a page of its versions."""
-    found = api.services.models.detail(name, page_token, size=size)
+    """A model and a page of its versions; `look=false` does not look into those of other programs."""
+    found = api.services.models.detail(name, page_token, size=size, look=look)
     return ModelResponse.of(found, _language(request, api))
 
 

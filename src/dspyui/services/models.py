@@ -1,6 +1,6 @@
 """Registered models as people handle them: list, open, describe, promote, roll back, alias, delete."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from dspyui.domain.base import Fault, Frozen
@@ -52,19 +52,16 @@ class ModelService:
         """A page of models. Raises BadRequestError for a page that is none."""
         return self._registry.page(query, token)
 
-    def detail(self, name: str, token: str | None = None, *, size: int = PAGE_MODELS) -> ModelDetail:
-        """One model and a page of its versions. Raises NotFoundError, BadRequestError for a page that is none."""
+    def detail(
+        self, name: str, token: str | None = None, *, size: int = PAGE_MODELS, look: bool = True
+    ) -> ModelDetail:
+        """One model and a page of its versions; `look` into those of other programs, which takes seconds at first.
+
+        Raises NotFoundError, BadRequestError for a page that is none.
+        """
         model = self._registry.get_model(name)
         found = self._registry.version_page(name, token, size=size)
-        foreign = [version for version in found.versions if not version.is_ours]
-        with ThreadPoolExecutor(_LOOKS_AT_ONCE) as pool:
-            why = dict(
-                zip(
-                    (version.version for version in foreign),
-                    pool.map(self._registry.unloadable, foreign),
-                    strict=True,
-                )
-            )
+        why = self.look(found.versions) if look else {}
         return ModelDetail(
             model=model,
             versions=tuple(
@@ -73,6 +70,16 @@ class ModelService:
             ),
             next_token=found.next_token,
         )
+
+    def look(self, versions: Sequence[ModelVersion]) -> Mapping[int, Fault | None]:
+        """Why the programs of those that other programs made cannot be loaded here, by number; None for one that can.
+
+        What was found out is remembered by the registry.
+        """
+        foreign = [version for version in versions if not version.is_ours]
+        with ThreadPoolExecutor(_LOOKS_AT_ONCE) as pool:
+            found = pool.map(self._registry.unloadable, foreign)
+            return {version.version: fault for version, fault in zip(foreign, found, strict=True)}
 
     def get(self, name: str, version: int) -> ModelVersion:
         """Raises NotFoundError."""
