@@ -71,6 +71,8 @@ def test_a_promotion_tells_what_it_needs_and_who_did_it_is_kept(client, world, t
         "worse",
         NAME,
     )
+    late = moved(client, two, 1, "Production", holder=1)
+    assert (late.status_code, late.json()["code"]) == (409, "registry.other_holder")
     back = client.post(f"{two}/rollback", json={**WHY, "holder": 2}).json()
     again = client.post(f"{two}/rollback", json={**WHY, "holder": 2})
     assert (again.status_code, again.json()["code"]) == (409, "registry.no_holder")

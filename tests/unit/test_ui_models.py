@@ -195,6 +195,31 @@ async def test_the_gates_setting_shows(settings, tmp_path, mode):
         assert not exists(user, marker="gate-confirm")
 
 
+async def test_a_promotion_read_against_another_holder_is_refused_on_the_page(
+    user: User, world: World, shelf: Shelf
+):
+    put(world, shelf, BAD), put(world, shelf, GOOD), put(world, shelf, GOOD)
+    move(world, 1)
+    await opened(user, f"{HOME}/3", "gate-result")
+    assert "version 1" in words(user, "gate-result")
+    move(world, 2)
+    user.find(marker="stage-why").type("Better than 1.")
+    user.find(marker="to-production").click()
+    await until(lambda: any("version 2 of" in said for said in user.notify.messages))
+    assert world.registry.get_by_stage(NAME, "Production").version == 2
+
+
+async def test_a_version_leads_to_the_run_it_was_made_of(user: User, world: World, shelf: Shelf):
+    put(world, shelf, GOOD)
+    run_id = world.registry.get_version(NAME, 1).run_id
+    await opened(user, f"{HOME}/1", "version-run")
+    assert element(user, "version-run").props["href"] == f"/runs/{run_id}"
+    await opened(user, f"/runs/{run_id}", "run")
+    world.registry.put(NAME, run_id=None)
+    await opened(user, f"{HOME}/2", "version")
+    assert not exists(user, marker="version-run")
+
+
 async def test_what_was_changed_outside_and_what_cannot_be_read_is_said(
     user: User, world: World, shelf: Shelf
 ):

@@ -107,8 +107,9 @@ def get_gate(name: str, version: int, request: Request, api: ApiDep) -> GateResp
 @router.post("/{name}/versions/{version}/stage")
 def set_stage(name: str, version: int, body: StageBody, request: Request, api: ApiDep) -> VersionDetail:
     """Move a version to a stage."""
+    asked = {"why": body.why, "confirm": body.confirm}
     moved = api.services.models.move(
-        name, version, body.stage, who=who(request, api), why=body.why, confirm=body.confirm
+        name, version, body.stage, who=who(request, api), holder=body.holder, **asked
     )
     return _told(moved, request, api)
 

@@ -90,17 +90,36 @@ class ModelService:
         return self._gate.report(self._registry.get_version(name, version))
 
     def move(
-        self, name: str, version: int, stage: Stage, *, who: str, why: str, confirm: str = ""
+        self,
+        name: str,
+        version: int,
+        stage: Stage,
+        *,
+        who: str,
+        why: str,
+        confirm: str = "",
+        holder: int | None = None,
     ) -> ModelVersion:
         """Change a version's stage. `confirm` is the model's name where the gate asks for it.
 
-        Raises BadRequestError without a reason, NotFoundError, and ConflictError when the gate does not let it through.
+        `holder` is who was in Production when somebody made up his mind (0: nobody), where that matters to him.
+        Raises BadRequestError without a reason, NotFoundError, and ConflictError when the gate does not let it through,
+        or when another version than `holder` is in Production.
         """
         reason = _reason(why)
         record = None
         if stage == "Production":
+            self._check_holder(name, holder)
             record = self._gate.pass_through(self.gate(name, version), confirm)
         return self._registry.set_stage(name, version, stage, who=who, why=reason, gate=record)
+
+    def _check_holder(self, name: str, wanted: int | None) -> None:
+        found = self._holder(name) if wanted is not None else None
+        if wanted is None or wanted == (found or 0):
+            return
+        if found is None:
+            raise ConflictError("registry.holder_left", name=name, version=wanted)
+        raise ConflictError("registry.other_holder", name=name, version=found)
 
     def rollback_target(self, name: str) -> int | None:
         """The version that a rollback would put into Production; None when there was none before."""
