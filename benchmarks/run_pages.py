@@ -5,9 +5,10 @@
 A real `dspyui ui` with its own MLflow server on SQLite; the Runs are written into MLflow's database before it starts,
 each with 60 params, 25 metrics and 12 tags, which is what a compile records; the models are those of `model_seed.py`.
 Asked of Runs are every order, filters, a page far back and one Run; of models the list, the first and the last page of
-the one with 1,000 versions, a version with its gate and traces, models of other tools, a promotion. Each figure is the
+the one with 1,000 versions, a version with its gate and traces, models of other tools. Each figure is the
 median of several requests to the API, which does what the pages do, and to the pages themselves (`page …`, without what
-they then load). `first` holds what is slower the first time: looking into a page of versions that another tool logged.
+they then load). `first` holds what is slower the first time, looking into a page of versions that another tool logged,
+`promotion` the seconds of one in the long model; the target is for the others.
 Progress goes to stderr; the last line on stdout is one JSON object. Exit code 1: target missed.
 """
 
@@ -227,12 +228,13 @@ def ask(address: str, run_id: str, versions: int, repeats: int) -> dict[str, Any
         for what, path in asked.items():
             found[what] = statistics.median(seconds(client, path) for _ in range(repeats))
             say(f"{what}: {found[what]:.3f} s")
-        found["promotion"] = promote(client, versions)
-        say(f"promotion: {found['promotion']:.3f} s")
+        promotion = round(promote(client, versions), 3)
+        say(f"promotion: {promotion} s")
     slowest = max(found, key=lambda what: found[what])
     return {
         "seconds": {what: round(value, 3) for what, value in found.items()},
         "first": first,
+        "promotion": promotion,
         "slowest": slowest,
         "slowest_seconds": round(found[slowest], 3),
         "target_seconds": TARGET_SECONDS,

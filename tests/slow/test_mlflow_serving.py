@@ -160,47 +160,76 @@ def test_every_module_predicts_there_as_here(elsewhere, environment, register, t
     assert bool(judged) == MODULES[kind].rewards
 
 
-def test_served_by_mlflow(elsewhere, environment, register, tmp_path):
-    version = register(LMSpec(model="openai/mine"))
+def answer(messages):
+    return chat(product=last_input(messages, "message").split()[-1], price=2.5, urgent="True", kind="praise")
 
-    def answer(messages):
-        return chat(
-            product=last_input(messages, "message").split()[-1], price=2.5, urgent="True", kind="praise"
-        )
 
+def served(elsewhere, environment, uri, rows, log):
+    """What `mlflow models serve`, started by the Python there, answers to some rows."""
     port = free_port()
     address = f"http://127.0.0.1:{port}"
-    command = [
-        "mlflow",
-        "models",
-        "serve",
-        "-m",
-        version.model_uri,
-        "--env-manager",
-        "local",
-        "--port",
-        str(port),
-    ]
-    with FakeOpenAI(answer) as lm, (tmp_path / "serve.log").open("wb") as log:
-        environment |= {"DSPYUI_LM_API_BASE": lm.base_url}
+    served = ["mlflow", "models", "serve", "-m", uri, "--env-manager", "local"]
+    listening = ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    with log.open("wb") as output:
         process = subprocess.Popen(
-            [str(elsewhere / "python"), "-m", *command, "--host", "127.0.0.1", "--workers", "1"],
+            [str(elsewhere / "python"), "-m", *served, *listening],
             env=environment,
-            stdout=log,
-            stderr=log,
+            stdout=output,
+            stderr=output,
         )
         try:
             wait_until(lambda: process.poll() is not None or _pings(address), seconds=120)
-            rows = [{**EXAMPLE, "message": f"my lamp{i}"} for i in range(3)]
             reply = httpx.post(f"{address}/invocations", json={"dataframe_records": rows}, timeout=60)
         finally:
             end_process(process)
     assert reply.status_code == 200, reply.text
-    assert reply.json() == {
-        "predictions": [
-            {"product": f"lamp{i}", "price": 2.5, "urgent": True, "kind": "praise"} for i in range(3)
-        ]
-    }
+    return reply.json()["predictions"]
+
+
+LAMPS = [{**EXAMPLE, "message": f"my lamp{i}"} for i in range(3)]
+ANSWERED = [{"product": f"lamp{i}", "price": 2.5, "urgent": True, "kind": "praise"} for i in range(3)]
+
+
+def test_served_by_mlflow(elsewhere, environment, register, tmp_path):
+    version = register(LMSpec(model="openai/mine"))
+    with FakeOpenAI(answer) as lm:
+        environment |= {"DSPYUI_LM_API_BASE": lm.base_url}
+        assert served(elsewhere, environment, version.model_uri, LAMPS, tmp_path / "serve.log") == ANSWERED
+
+
+def run(*command, env):
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=900, check=False)
+    assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
+    return done.stdout
+
+
+@pytest.mark.timeout(1800)
+def test_loaded_and_served_where_its_own_requirements_alone_are_installed(
+    environ, mlflow_address, register, tmp_path
+):
+    """From the package index, as `test.sh` installs: what the requirements do not name is not there."""
+    version = register(LMSpec(model="openai/mine"))
+    told = {**environ, "MLFLOW_TRACKING_URI": mlflow_address}
+    ours = [sys.executable, "-m", "mlflow", "artifacts", "download"]
+    run(*ours, "-u", version.model_uri, "-d", str(tmp_path / "model"), env=told)
+    root = tmp_path / "fresh"
+    venv.create(root, with_pip=True, symlinks=True)
+    python = str(root / "bin" / "python")
+    run(python, "-m", "pip", "install", "-q", "-r", str(tmp_path / "model" / "requirements.txt"), env=environ)
+    shown = json.loads(run(python, "-m", "pip", "list", "--format", "json", env=environ))
+    installed = {package["name"].lower() for package in shown}
+    assert {"dspy", "mlflow"} <= installed
+    # Neither DSPyUI nor what only it needs.
+    assert installed.isdisjoint({"dspyui", "nicegui", "dbos", "typer"})
+    found = subprocess.run([python, "-c", CODE], env=environ, check=False, capture_output=True)
+    assert b"No module named 'dspyui" in found.stderr
+
+    path = f"{root / 'bin'}{os.pathsep}{environ['PATH']}"
+    with FakeOpenAI(answer) as lm:
+        told |= {"PATH": path, "DSPYUI_LM_API_BASE": lm.base_url}
+        uri = f"models:/{version.name}/Staging"
+        assert load_and_predict(root / "bin", told, uri, LAMPS) == ANSWERED
+        assert served(root / "bin", told, version.model_uri, LAMPS, tmp_path / "serve.log") == ANSWERED
 
 
 def _pings(address):

@@ -31,6 +31,7 @@ from dspyui.adapters.mlflow_store.stages import (
     insisted,
     mlflow_stage,
     newest,
+    numbers,
     quoted,
     search,
     stage_of,
@@ -160,7 +161,7 @@ class MlflowModelRegistry:
         """Two requests while there are at most 1,000."""
         with self._access.connected() as connection:
             found = search(connection.client, name, mark=MARKS["Production"] if promoted else None)
-            aliases = {model.name: _numbers(model) for model in _models_of(connection, name, found)}
+            aliases = {model.name: numbers(model) for model in _models_of(connection, name, found)}
             return tuple(to_version(connection, each, aliases.get(each.name, {})) for each in found)
 
     def page(self, query: ModelQuery, token: str | None = None) -> ModelPage:
@@ -183,7 +184,7 @@ class MlflowModelRegistry:
     def version_page(self, name: str, token: str | None = None, *, size: int = PAGE_MODELS) -> VersionPage:
         """Two requests. Raises NotFoundError when there is no such model."""
         with self._access.connected() as connection:
-            aliases = _numbers(_model(connection, name))
+            aliases = numbers(_model(connection, name))
             with _page_of(token):
                 found = connection.client.search_model_versions(
                     f"name = {quoted(name)}",
@@ -302,7 +303,7 @@ class MlflowModelRegistry:
         alias = STAGE_ALIASES.get(mlflow_stage(found))
         if alias is not None and alias not in aliases:
             # Whether another one holds it decides whether this one is in its stage.
-            aliases = _numbers(_model(connection, name))
+            aliases = numbers(_model(connection, name))
         return to_version(connection, found, aliases)
 
     def _move(
@@ -587,12 +588,8 @@ def _models_of(
             return found
 
 
-def _numbers(model: "MlflowModel") -> dict[str, int]:
-    return {alias: int(number) for alias, number in model.aliases.items()}
-
-
 def _to_model(connection: Connection, model: "MlflowModel") -> RegisteredModel:
-    aliases, known = _numbers(model), list(model.latest_versions or ())
+    aliases, known = numbers(model), list(model.latest_versions or ())
     last = newest(known)
 
     def holder(stage: Stage) -> ModelVersion | None:

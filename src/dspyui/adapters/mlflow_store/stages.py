@@ -20,6 +20,7 @@ from dspyui.errors import ConflictError
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion as MlflowVersion
+    from mlflow.entities.model_registry import RegisteredModel as MlflowModel
 
 # One tag an entry, with a name of its own: two that write at once do not overwrite each other.
 AUDIT_TAG: Final = "dspyui.audit."
@@ -118,7 +119,8 @@ class StageMove:
 
         Raises ConflictError when others keep changing the stage meanwhile.
         """
-        aliases = aliases_of(self._client, self._name)
+        model = self._client.get_registered_model(self._name)
+        aliases = numbers(model)
         version = self._client.get_model_version(self._name, str(number))
         before, alias = stage_of(version, aliases), STAGE_ALIASES.get(stage)
         left = [held for held in STAGE_ALIASES.values() if held != alias and aliases.get(held) == number]
@@ -128,7 +130,7 @@ class StageMove:
         self._note(version, before, stage, gate)
         for held in left:
             self._client.delete_registered_model_alias(self._name, held)
-        self._make_room(number, stage)
+        self._make_room(model, number, stage)
         self._transition(version, stage)
         for touched, held in STAGE_ALIASES.items():
             if touched in {stage, mlflow_stage(version)} or held in left:
@@ -206,16 +208,15 @@ class StageMove:
                 return
         raise ConflictError("registry.contested", name=self._name, stage=stage)
 
-    def _make_room(self, number: int, stage: Stage) -> None:
+    def _make_room(self, model: "MlflowModel", number: int, stage: Stage) -> None:
         """Archive those that other programs put into the stage: nothing marks them.
 
-        Before this version is there: MLflow tells the newest of a stage, and it might be newer than they are.
+        `model` as it was before this version came there: MLflow tells the newest of a stage, and this may be newer.
         """
         mark = MARKS.get(stage)
         if mark is None:
             return
-        sent = self._client.get_registered_model(self._name).latest_versions or ()
-        first = newest([version for version in sent if mlflow_stage(version) == stage])
+        first = newest([version for version in model.latest_versions or () if mlflow_stage(version) == stage])
         if first is None or int(first.version) == number or mark in first.tags:
             return
         holder = self._client.get_model_version(self._name, str(number))
@@ -271,7 +272,12 @@ class StageMove:
 
 def aliases_of(client: "MlflowClient", name: str) -> dict[str, int]:
     """Every alias of a model, with the number of the version it stands at."""
-    return {alias: int(number) for alias, number in client.get_registered_model(name).aliases.items()}
+    return numbers(client.get_registered_model(name))
+
+
+def numbers(model: "MlflowModel") -> dict[str, int]:
+    """The same of a model that is at hand."""
+    return {alias: int(number) for alias, number in model.aliases.items()}
 
 
 def search(
