@@ -117,6 +117,8 @@ ensure_chromium
 ensure_fonts
 if $slow; then
   ensure_spark
+  # What a registered model asks for, and nothing else: the test of it runs without the packages of .venv.
+  install_lock model requirements/model.lock --upgrade --target .venv/model
 fi
 
 # The tools stand in .venv; what they start (a child `python`, `dspyui`) is found there too.

@@ -6,8 +6,10 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import islice
+from typing import Any
 
 
 def say(line: str) -> None:
@@ -94,3 +96,14 @@ class InstantLM:
 if __name__ == "__main__":
     print(FakeLM().address, flush=True)
     sys.stdin.read()
+
+
+def write(connection: Any, tables: Any, name: str, rows: Iterator[dict[str, Any]]) -> None:
+    """Insert rows, 20,000 at a time; columns that a row does not name get nothing."""
+    table = tables.tables[name]
+    count = 0
+    while batch := list(islice(rows, 20_000)):
+        given = [{key: value for key, value in row.items() if key in table.c} for row in batch]
+        connection.execute(table.insert(), given)
+        count += len(batch)
+    say(f"{name}: {count:,} rows")

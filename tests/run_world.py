@@ -2,6 +2,9 @@
 
 from datetime import timedelta
 
+from dspyui.adapters.files.batches import FileBatchStore
+from dspyui.adapters.files.jobs import FileJobStore
+from dspyui.domain.batches import BatchModel, BatchResult, BatchSpec, ScoreSummary
 from dspyui.domain.compiles import (
     ChatMessage,
     CompileResult,
@@ -15,9 +18,11 @@ from dspyui.domain.compiles import (
 from dspyui.domain.intervals import paired_difference
 from dspyui.domain.jobs import Job
 from dspyui.domain.runs import RunRecord
+from dspyui.services.batch_records import batch_record
 from dspyui.services.run_records import run_record
 from dspyui.services.runs import RunService
 from tests.api.world import T0, spec
+from tests.batch_world import program
 from tests.contracts.fakes import InMemoryRunStore
 from tests.contracts.library import MemoryLibrary
 
@@ -75,6 +80,32 @@ def record_of(job_id, found, folder, *, name="", minutes=0, **changes) -> RunRec
     return run_record(job, asked, Progress(trials=found.trials), found, folder, with_evaluations=True)
 
 
+def batch_record_of(home, *, name="things", version=3, minutes=0) -> RunRecord:
+    """The record that a finished batch of a version sends: 12 rows, two of them failed."""
+    jobs = FileJobStore(home)
+    store = FileBatchStore(jobs)
+    asked = BatchSpec(model=f"models:/{name}/Production", path="rows.csv")
+    model = BatchModel(
+        program=program("http://127.0.0.1:9/v1"), uri=f"models:/{name}/{version}", name=name, version=version
+    )
+    job_id = store.create(asked, model, title=name, who="anna").id
+    folder = jobs.folder(job_id)
+    for file in ("output.jsonl", "errors.jsonl"):
+        (folder / file).write_text('{"message": "My lamp", "product": "lamp"}\n')
+    found = BatchResult(
+        total_rows=12, success_count=10, error_count=2, reused=0,
+        usage=Usage(lm_calls=12, input_tokens=400, output_tokens=80, cost=0.25), latency_ms_mean=210,
+        latency_ms_p50=210, latency_ms_p95=1220, latency_ms_p99=1230, seconds=2, rows_per_second=6, traced=12,
+        trace_sample=1.0, errors={"engine.server": 2}, input_digest="d", output=str(folder / "output.jsonl"),
+        versions={}, score=ScoreSummary(value=0.8, low=0.5, high=0.95, rows=10),
+    )  # fmt: skip
+    store.write_result(job_id, found)
+    started = T0 + timedelta(minutes=minutes)
+    moves = {"status": "done", "started_at": started, "ended_at": started + timedelta(seconds=2)}
+    jobs.update(job_id, lambda job: job.model_copy(update=moves))
+    return batch_record(jobs.get(job_id), jobs, store)
+
+
 class Shelf:
     """Runs that were made elsewhere, put before the services of a world."""
 
@@ -93,3 +124,8 @@ class Shelf:
         found = found or result([1.0] * 9 + [0.0] * 3)
         record = record_of(job_id, found, self._folder / job_id, minutes=self._count, **changes)
         return self.store.send(record).run_id
+
+    def put_batch(self, **changes) -> str:
+        """A batch's Run."""
+        self._count += 1
+        return self.store.send(batch_record_of(self._folder, minutes=self._count, **changes)).run_id

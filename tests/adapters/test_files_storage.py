@@ -50,6 +50,18 @@ def test_a_program_that_is_not_there_is_not_found(home):
                 programs.keep(job_id, PROGRAM)
 
 
+def test_an_uploaded_program_is_found_by_its_digest_and_in_no_list(home):
+    programs = FileProgramStore(home)
+    digest = programs.keep_uploaded(PROGRAM)
+    assert programs.keep_uploaded(PROGRAM) == digest
+    assert programs.uploaded(digest) == PROGRAM
+    assert programs.search() == []
+    for other in ("0" * 64, f"../{ONE}", ""):
+        with pytest.raises(NotFoundError) as caught:
+            programs.uploaded(other)
+        assert caught.value.code == "program.not_uploaded"
+
+
 def test_a_broken_or_altered_program_is_refused_and_not_listed(home, caplog):
     programs = FileProgramStore(home)
     programs.keep(ONE, PROGRAM)

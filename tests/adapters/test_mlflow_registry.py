@@ -388,13 +388,20 @@ def test_files_that_mlflow_does_not_hand_out_are_told_and_asked_for_again(
         return registry.unloadable(version).code
 
     with Proxy(mlflow_address, lambda _method, path: 500 if path.endswith("/MLmodel") else None) as proxy:
-        registry = MlflowModelRegistry(settings, StaticTracking(proxy.address))
+        registry = MlflowModelRegistry(settings, StaticTracking(proxy.address), unreadable_seconds=0)
+        patient = MlflowModelRegistry(settings, StaticTracking(proxy.address))
         versions = [registry.get_version(request.name, number) for number in (1, 2, 3)]
-        assert code(versions[0]) == "mlflow.refused"
+        assert code(versions[0]) == patient.unloadable(versions[0]).code == "mlflow.refused"
         with pytest.raises(FailedError):
             registry.program(versions[0])
         proxy.rule = lambda _method, _path: None
         codes = [code(version) for version in versions]
+        # What was found out is not asked for again: for good, or for a while where nothing could be read.
+        asked = []
+        proxy.rule = lambda _method, path: asked.append(path)
+        assert [code(version) for version in versions] == codes
+        assert patient.unloadable(versions[0]).code == "mlflow.refused"
+        assert asked == []
     assert codes == ["registry.only_pickle", "registry.no_program", "registry.no_program"]
 
 

@@ -170,6 +170,23 @@ def test_what_mlflows_own_client_moved_is_seen_and_put_right(registry, client, n
     assert [change.by for change in registry.get_version(name, 1).history] == [3]
 
 
+def test_a_move_in_a_model_of_many_versions_reads_few_of_them(
+    settings, registry, mlflow_address, client, name
+):
+    registry.set_stage(name, 1, "Production", who="a", why="w")
+    registry.set_stage(name, 2, "Staging", who="a", why="w")
+    asked = []
+    with Proxy(mlflow_address, lambda method, path: asked.append(path)) as proxy:
+        own = MlflowModelRegistry(settings, StaticTracking(proxy.address))
+        own.get_by_stage(name, "Production")
+        own.set_stage(name, 2, "Production", who="b", why="better")
+    searches = [path for path in asked if "/model-versions/search" in path]
+    assert searches
+    assert all("dspyui.was_" in path for path in searches)
+    stages = [client.get_model_version(name, str(number)).current_stage for number in (1, 2, 3)]
+    assert stages == ["Archived", "Production", "None"]
+
+
 def test_a_move_that_broke_off_in_the_middle_completes_when_it_is_repeated(
     settings, registry, mlflow_address, client, name
 ):
@@ -191,11 +208,12 @@ def test_who_made_room_has_an_entry_also_when_writing_it_failed_the_first_time(
 ):
     # As MLflow's own client leaves it: nothing says yet that it was in Production.
     client.transition_model_version_stage(name, "1", "Production")
-    moved = []
+    written = []
 
     def rule(_method, path):
-        moved.extend([path] if "transition-stage" in path else [])
-        return 400 if moved and path.endswith("/set-tag") else None
+        # The mark and the entry of the one that comes; what is refused is those of the one that goes.
+        written.extend([path] if path.endswith("/set-tag") else [])
+        return 400 if len(written) > 2 and path.endswith("/set-tag") else None
 
     with Proxy(mlflow_address, rule) as proxy:
         broken = MlflowModelRegistry(settings, StaticTracking(proxy.address))

@@ -45,6 +45,8 @@ def test_models_are_listed_and_one_is_opened(client, world, two):
     assert [version["version"] for version in rest["versions"]] == [1]
     foreign = client.get("/api/models/other", headers=EN).json()["versions"][0]
     assert "data/model.pkl" in foreign["unloadable"]
+    quick = client.get("/api/models/other", params={"look": "false"}).json()["versions"][0]
+    assert (quick["version"], quick["unloadable"]) == (1, None)
 
 
 def test_a_promotion_tells_what_it_needs_and_who_did_it_is_kept(client, world, two):
@@ -69,6 +71,8 @@ def test_a_promotion_tells_what_it_needs_and_who_did_it_is_kept(client, world, t
         "worse",
         NAME,
     )
+    late = moved(client, two, 1, "Production", holder=1)
+    assert (late.status_code, late.json()["code"]) == (409, "registry.other_holder")
     back = client.post(f"{two}/rollback", json={**WHY, "holder": 2}).json()
     again = client.post(f"{two}/rollback", json={**WHY, "holder": 2})
     assert (again.status_code, again.json()["code"]) == (409, "registry.no_holder")

@@ -49,9 +49,21 @@ def test_runs_are_filtered_and_sorted(client, shelf):
     assert found(state="FAILED") == []
 
 
+def test_a_batch_s_run_is_told_apart_and_filtered_by(client, shelf):
+    made, batch = shelf.put(), shelf.put_batch()
+    for kind, run_id in (("compile", made), ("batch", batch)):
+        (found,) = client.get("/api/runs", params={"kind": kind}).json()["runs"]
+        assert (found["run_id"], found["kind"]) == (run_id, kind)
+    told = client.get(f"/api/runs/{batch}").json()
+    assert (told["run"]["kind"], told["spec"], told["result"], told["notices"]) == ("batch", None, None, [])
+    assert (told["metrics"]["total_rows"], told["metrics"]["score"], told["run"]["cost"]) == (12, 0.8, 0.25)
+    fetched = client.get(f"/api/runs/{batch}/files/errors.jsonl")
+    assert fetched.json() == {"message": "My lamp", "product": "lamp"}
+
+
 @pytest.mark.parametrize(
     ("asked", "code"),
-    [({"sort": "x"}, "api.body"), ({"size": 0}, "api.body"), ({"nmae": "x"}, "api.body"),
+    [({"sort": "x"}, "api.body"), ({"kind": "x"}, "api.body"), ({"size": 0}, "api.body"), ({"nmae": "x"}, "api.body"),
      ({"page_token": "nonsense"}, "run.page_token")],
 )  # fmt: skip
 def test_a_question_that_is_none_is_refused(client, shelf, asked, code):

@@ -43,7 +43,10 @@ def test_a_batch_from_the_form_to_the_download(tmp_path, running, lm, mlflow_add
     (tmp_path / "things.json").write_text(program(fake.base_url).to_json())
     rows = write_rows(tmp_path / "rows.jsonl", ROWS)
     page = open_page(f"http://127.0.0.1:{running.port}", "/batch?lang=en").page
-    page.get_by_test_id("batch-model").fill(str(tmp_path / "things.json"))
+    page.get_by_test_id("choose-file").click()
+    upload = page.get_by_test_id("choose-upload").locator("input[type=file]")
+    upload.set_input_files(str(tmp_path / "things.json"))
+    expect(page.get_by_test_id("choose-uploaded")).to_contain_text("things.json")
     page.get_by_test_id("batch-upload").locator("input[type=file]").set_input_files(str(rows))
     expect(page.get_by_text("Data set: rows.jsonl")).to_be_visible()
     page.get_by_test_id("batch-try").click()

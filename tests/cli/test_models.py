@@ -47,7 +47,9 @@ def test_models_are_listed_and_shown(dspyui, world):
 
 
 def test_the_gate_stands_before_a_promotion_here_too(dspyui, world):
-    assert dspyui("models", "promote", NAME, "1", *WHY).code == 0
+    assert dspyui("models", "promote", NAME, "1", *WHY, "--from", "0").code == 0
+    said = dspyui("models", "promote", NAME, "2", *WHY, "--from", "0", "--json")
+    assert (said.code, said.document["error"]["code"]) == (2, "registry.other_holder")
     said = dspyui("models", "promote", NAME, "2", *WHY, "--json")
     assert (said.code, said.document["error"]["code"]) == (2, "gate.confirm")
     assert "Worse than version 1" in said.err

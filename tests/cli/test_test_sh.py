@@ -106,12 +106,13 @@ def test_one_check_that_fails_fails_the_whole_and_the_others_still_run(
 def test_all_installs_spark_in_a_folder_of_its_own_after_what_builds_it(checkout: Checkout) -> None:
     has(checkout, "chromium", "font")
     assert checkout.run("--all").returncode == 0
-    *_, dev, spark = (line for line in checkout.asked if ".lock" in line)
+    *_, dev, spark, model = (line for line in checkout.asked if ".lock" in line)
     assert dev.endswith("-r requirements/dev.lock")
     assert (
         "--require-hashes --no-build-isolation --upgrade --target .venv/spark -r requirements/spark.lock"
         in spark
     )
+    assert "--require-hashes --upgrade --target .venv/model -r requirements/model.lock" in model
     assert not any(line.startswith("apt-get") for line in checkout.asked)
 
 

@@ -104,6 +104,7 @@ def _fits(query, run):
         (query.lm, run.params.get("lm.task.model", "")),
     )
     equal = (
+        (query.kind, run.kind),
         (query.state, run.status),
         (query.module, run.params.get("module")),
         (query.optimizer, run.params.get("optimizer")),

@@ -44,7 +44,10 @@ def five(make_run, word):
                 status="FAILED" if score is None else "FINISHED",
                 metrics=metrics,
                 params={"module": module, "optimizer": "GEPA", "lm.task.model": f"openai/Model-{index}"},
-                tags={"dspyui.program": f"Program {4 - index} 产品"},
+                tags={
+                    "dspyui.program": f"Program {4 - index} 产品",
+                    **({} if score is None else {"dspyui.kind": "batch" if index == 3 else "compile"}),
+                },
             )
         )
     return made
@@ -78,6 +81,8 @@ def test_a_token_of_ones_own_making_is_refused(library, five, word):
         ({"state": "FAILED"}, [1]),
         ({"state": "RUNNING"}, []),
         ({"module": "ChainOfThought"}, [4, 2]),
+        ({"kind": "batch"}, [3]),
+        ({"kind": "compile"}, [4, 2, 0]),
         ({"optimizer": "GEPA"}, [4, 3, 2, 1, 0]),
         ({"optimizer": "COPRO"}, []),
         ({"lm": "model-3"}, [3]),

@@ -123,7 +123,7 @@ def test_relative_links_lead_somewhere() -> None:
 
 def test_locks_hold_hashes_and_no_address() -> None:
     locks = sorted((ROOT / "requirements").glob("*.lock"))
-    assert len(locks) == 4
+    assert len(locks) == 5
     for lock in locks:
         text = lock.read_text(encoding="utf-8")
         assert "://" not in text

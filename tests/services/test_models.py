@@ -120,6 +120,26 @@ def test_a_worse_one_needs_the_models_name_typed_and_the_record_keeps_it(models,
     assert "Worse than version 1" in entry.gate.result.sentence("en_US")
 
 
+def test_a_promotion_that_was_decided_on_against_another_holder_is_refused(models, version):
+    version(BAD), version(GOOD), version(GOOD)
+
+    def refused(holder):
+        with pytest.raises(ConflictError) as caught:
+            models.move(NAME, 3, "Production", who="b", why="w", holder=holder)
+        assert models.get(NAME, 3).history == ()
+        return caught.value
+
+    assert refused(1).code == "registry.holder_left"
+    models.move(NAME, 1, "Production", who="a", why="w", holder=0)
+    assert refused(0).code == "registry.other_holder"
+    # Better than 1, as he has read; but somebody has put 2 there since.
+    promoted(models, 2)
+    error = refused(1)
+    assert error.code == "registry.other_holder"
+    told(error, NAME, "2")
+    assert models.move(NAME, 3, "Production", who="b", why="w", holder=2).stage == "Production"
+
+
 @pytest.mark.parametrize(
     ("make", "reason"),
     [

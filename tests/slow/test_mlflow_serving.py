@@ -4,6 +4,8 @@ import json
 import os
 import subprocess
 import sys
+from importlib import metadata
+from pathlib import Path
 
 import httpx
 import pytest
@@ -26,6 +28,8 @@ from tests.mlflow_world import RunMaker, compiled
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.slow
+# Where `bash test.sh --all` puts what a registered model names.
+MODEL = Path(sys.prefix) / "model"
 EXAMPLE = {"message": "my lamp", "count": 2, "tags": ["x", "y"]}
 
 
@@ -33,11 +37,15 @@ EXAMPLE = {"message": "my lamp", "count": 2, "tags": ["x", "y"]}
 def elsewhere(tmp_path_factory):
     """The `bin` folder of a Python that has everything that is installed here except DSPyUI."""
     folder = python_elsewhere(tmp_path_factory.mktemp("elsewhere") / "venv")
-    # As pip would have installed it; MLflow starts it by name.
-    uvicorn = folder / "uvicorn"
-    uvicorn.write_text(f'#!/bin/sh\nexec "{folder}/python" -m uvicorn "$@"\n', encoding="utf-8")
-    uvicorn.chmod(0o755)
+    _as_a_command(folder, "uvicorn")
     return folder
+
+
+def _as_a_command(folder, module):
+    """As pip would have installed it; MLflow starts it by name."""
+    command = folder / module
+    command.write_text(f'#!/bin/sh\nexec "{folder}/python" -m {module} "$@"\n', encoding="utf-8")
+    command.chmod(0o755)
 
 
 @pytest.fixture
@@ -147,47 +155,73 @@ def test_every_module_predicts_there_as_here(elsewhere, environment, register, t
     assert bool(judged) == MODULES[kind].rewards
 
 
-def test_served_by_mlflow(elsewhere, environment, register, tmp_path):
-    version = register(LMSpec(model="openai/mine"))
+def answer(messages):
+    return chat(product=last_input(messages, "message").split()[-1], price=2.5, urgent="True", kind="praise")
 
-    def answer(messages):
-        return chat(
-            product=last_input(messages, "message").split()[-1], price=2.5, urgent="True", kind="praise"
-        )
 
+def served(elsewhere, environment, uri, rows, log):
+    """What `mlflow models serve`, started by the Python there, answers to some rows."""
     port = free_port()
     address = f"http://127.0.0.1:{port}"
-    command = [
-        "mlflow",
-        "models",
-        "serve",
-        "-m",
-        version.model_uri,
-        "--env-manager",
-        "local",
-        "--port",
-        str(port),
-    ]
-    with FakeOpenAI(answer) as lm, (tmp_path / "serve.log").open("wb") as log:
-        environment |= {"DSPYUI_LM_API_BASE": lm.base_url}
+    served = ["mlflow", "models", "serve", "-m", uri, "--env-manager", "local"]
+    listening = ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    with log.open("wb") as output:
         process = subprocess.Popen(
-            [str(elsewhere / "python"), "-m", *command, "--host", "127.0.0.1", "--workers", "1"],
+            [str(elsewhere / "python"), "-m", *served, *listening],
             env=environment,
-            stdout=log,
-            stderr=log,
+            stdout=output,
+            stderr=output,
         )
         try:
             wait_until(lambda: process.poll() is not None or _pings(address), seconds=120)
-            rows = [{**EXAMPLE, "message": f"my lamp{i}"} for i in range(3)]
             reply = httpx.post(f"{address}/invocations", json={"dataframe_records": rows}, timeout=60)
         finally:
             end_process(process)
     assert reply.status_code == 200, reply.text
-    assert reply.json() == {
-        "predictions": [
-            {"product": f"lamp{i}", "price": 2.5, "urgent": True, "kind": "praise"} for i in range(3)
-        ]
-    }
+    return reply.json()["predictions"]
+
+
+LAMPS = [{**EXAMPLE, "message": f"my lamp{i}"} for i in range(3)]
+ANSWERED = [{"product": f"lamp{i}", "price": 2.5, "urgent": True, "kind": "praise"} for i in range(3)]
+
+
+def test_served_by_mlflow(elsewhere, environment, register, tmp_path):
+    version = register(LMSpec(model="openai/mine"))
+    with FakeOpenAI(answer) as lm:
+        environment |= {"DSPYUI_LM_API_BASE": lm.base_url}
+        assert served(elsewhere, environment, version.model_uri, LAMPS, tmp_path / "serve.log") == ANSWERED
+
+
+def test_loaded_and_served_where_its_own_requirements_alone_are_installed(
+    register, mlflow_address, tmp_path, tmp_path_factory
+):
+    """`bash test.sh --all` installs what a model names into a folder of its own, and nothing else."""
+    version = register(LMSpec(model="openai/mine"))
+    uri = f"models:/{version.name}/Staging"
+    told = {**os.environ, "MLFLOW_TRACKING_URI": mlflow_address}
+    command = [
+        sys.executable,
+        "-m",
+        "mlflow",
+        "artifacts",
+        "download",
+        "-u",
+        version.model_uri,
+        "-d",
+        "model",
+    ]
+    subprocess.run(command, env=told, cwd=tmp_path, check=True, capture_output=True, timeout=120)
+    named = (tmp_path / "model" / "requirements.txt").read_text(encoding="utf-8").split()
+    installed = {found.name.lower(): found.version for found in metadata.distributions(path=[str(MODEL)])}
+    assert sorted(named) == [f"{name}=={installed.get(name)}" for name in ("dspy", "mlflow")]
+    assert installed.keys().isdisjoint({"dspyui", "nicegui", "dbos"})
+    python = python_elsewhere(tmp_path_factory.mktemp("fresh") / "venv", MODEL, others=False)
+    _as_a_command(python, "uvicorn")
+    path = f"{python}{os.pathsep}{os.environ['PATH']}"
+    with FakeOpenAI(answer) as lm:
+        told |= {"PATH": path, "DSPYUI_LM_API_BASE": lm.base_url}
+        assert load_and_predict(python, told, uri, LAMPS) == ANSWERED
+        assert served(python, told, version.model_uri, LAMPS, tmp_path / "serve.log") == ANSWERED
 
 
 def _pings(address):

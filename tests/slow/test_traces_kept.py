@@ -9,9 +9,10 @@ import sys
 import psutil
 import pytest
 
-from tests.batch_world import second_word, write_rows
+from tests.batch_world import message, program, second_word, write_rows
 from tests.fake_openai import FakeOpenAI
 from tests.mlflow_world import Proxy
+from tests.program import Program
 from tests.slow.test_batch import NEW, ended, the_job, the_run, traces_of
 from tests.slow.test_batch import start as start  # noqa: PLC0414 - a fixture
 from tests.waiting import wait_until
@@ -124,3 +125,46 @@ def test_a_server_that_takes_no_traces_holds_up_the_batch_and_drops_nothing(
     ids = written(tmp_path)
     assert stored(client, run) == set(ids)
     assert len(ids) == 160
+
+
+def called(running, folder, number):
+    """The trace id of a single call over the API."""
+    body = {"model": str(folder / "things.json"), "inputs": {"message": message(number)}}
+    answer = running.client.post("/api/predict", json=body)
+    assert answer.json()["outputs"] == {"product": f"thing{number}"}, answer.text
+    return answer.json()["trace_id"]
+
+
+def calls_in(address, experiment):
+    from mlflow import MlflowClient
+
+    client = MlflowClient(tracking_uri=address)
+    found = client.get_experiment_by_name(experiment)
+    return (
+        {trace.info.trace_id for trace in client.search_traces(locations=[found.experiment_id])}
+        if found
+        else set()
+    )
+
+
+def test_sigterm_of_the_program_itself_loses_no_trace_of_a_single_call(server, tmp_path, mlflow_address):
+    """Ended while MLflow takes none, they lie on disk and the next start sends them; one of its last moment too."""
+    (tmp_path / "things.json").write_text(program(server.base_url).to_json())
+    experiment = f"single-{tmp_path.name}"
+    with Proxy(mlflow_address, lambda _method, path: 503 if path == "/v1/traces" else None) as proxy:
+        asked = settings(proxy.address, experiment)
+        with Program(tmp_path, **asked) as running:
+            ids = {called(running, tmp_path, number) for number in range(3)}
+            wait_until(lambda: "/v1/traces" in proxy.paths, seconds=60)
+            assert running.stop() == 0
+        assert len(ids) == 3
+        assert calls_in(mlflow_address, experiment) == set()
+        proxy.rule = lambda _method, _path: None
+        with Program(tmp_path, **asked) as running:
+            wait_until(lambda: calls_in(mlflow_address, experiment) == ids, seconds=60)
+            ids.add(called(running, tmp_path, 3))
+            assert running.stop() == 0
+        # What its last seconds were too short for.
+        assert send(tmp_path, asked)["status"] == "done"
+    assert calls_in(mlflow_address, experiment) == ids
+    assert len(ids) == 4

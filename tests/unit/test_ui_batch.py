@@ -4,11 +4,14 @@ import json
 
 import pytest
 from nicegui import ui
+from nicegui.elements.upload_files import SmallFileUpload
 
 from dspyui.domain.batches import BatchProgress, BatchResult, BatchSpec
 from dspyui.domain.compiles import Usage
 from dspyui.domain.jobs import JobFailure, RecordState
 from dspyui.domain.lms import LOCAL_MODEL
+from dspyui.domain.registry import RegisterRequest
+from dspyui.domain.runs import TrackingState
 from dspyui.errors import BadRequestError
 from dspyui.ui.batch_draft import BatchDraft
 from tests.api.world import T0, World
@@ -42,7 +45,14 @@ def finish(world: World, job_id, *, failed=2):
     store = world.services.batches._batches
     log = store.open_log(job_id)
     folder = world.jobs.folder(job_id)
-    line = {"message": "My lamp", "product": "lamp", "_error": None, "_latency_ms": 210.0, "_tokens": 40}
+    line = {
+        "message": "My lamp",
+        "product": "lamp",
+        "_error": None,
+        "_latency_ms": 210.0,
+        "_tokens": 40,
+        "_trace_id": "tr-1",
+    }
     wrong = {**line, "product": None, "_error": "engine.server: It broke."}
     lines = [wrong] * failed + [line] * (12 - failed)
     (folder / "results.jsonl").write_text("".join(json.dumps(found) + "\n" for found in lines))
@@ -64,7 +74,14 @@ def finish(world: World, job_id, *, failed=2):
     )  # fmt: skip
     moves = {"status": "done", "started_at": T0, "ended_at": T0}
     world.jobs.update(job_id, lambda job: job.model_copy(update=moves))
-    world.jobs.write_record(job_id, RecordState(status="sent", run_id="r", run_url="/runs", traces_sent=12))
+    url = "http://127.0.0.1:5000/#/experiments/7/runs/r"
+    world.jobs.write_record(job_id, RecordState(status="sent", run_id="r", run_url=url, traces_sent=12))
+
+
+async def choose_file(user, path):
+    user.find(marker="choose-file").click()
+    await until(sees(user, marker="choose-path"))
+    user.find(marker="choose-path").type(str(path))
 
 
 def test_a_draft_says_what_is_missing():
@@ -93,7 +110,7 @@ async def test_the_form_says_what_is_missing_and_starts_a_batch(user, world, row
     user.find(marker="batch-start").click()
     await until(sees(user, marker="batch-problem"))
     assert "Choose the program" in words(user, "batch-problem")
-    user.find(marker="batch-model").type(str(things))
+    await choose_file(user, things)
     user.find(marker="batch-path").type(str(rows))
     for name, value in (("concurrency", 16), ("requests", 600), ("tokens", 90000), ("sample", 0.25)):
         element(user, f"batch-{name}").set_value(value)
@@ -104,9 +121,89 @@ async def test_the_form_says_what_is_missing_and_starts_a_batch(user, world, row
     assert (spec.requests_per_minute, spec.tokens_per_minute, spec.trace_sample) == (600, 90000, 0.25)
 
 
+async def test_a_version_is_chosen_by_stage_number_or_alias_as_on_the_test_page(user, world, rows):
+    for run_id in ("r1", "r2"):
+        request = RegisterRequest(
+            run_id=run_id, name="产品 1", who="t", stage="Production" if run_id == "r1" else "None"
+        )
+        world.registry.register(request, program(None, model="local/smollm2-135m"), tags={}, input_example={})
+    await user.open("/batch?lang=en")
+    await until(sees(user, marker="choose-which"))
+    which = element(user, "choose-which")
+    assert (which.value, list(which.options)) == (
+        "models:/产品 1/Production",
+        ["models:/产品 1/Production", "models:/产品 1/2", "models:/产品 1/1"],
+    )
+    which.set_value("models:/产品 1/2")
+    user.find(marker="batch-path").type(str(rows))
+    user.find(marker="batch-start").click()
+    await until(lambda: world.queue.submitted)
+    view = world.services.batches.view(world.queue.submitted[0])
+    assert (view.spec.model, view.model.version) == ("models:/产品 1/2", 2)
+
+
+@pytest.mark.parametrize(
+    "asked", ["models:/gone/7", "models:/gone@champion", "runs:/r9", "job:20261124-090000-00000000"]
+)
+async def test_the_program_that_the_address_names_is_chosen_even_when_it_is_gone(user, world, rows, asked):
+    """Never another one in its place."""
+    request = RegisterRequest(run_id="r1", name="other", who="t")
+    world.registry.register(request, program("http://127.0.0.1:9/v1"), tags={}, input_example={})
+    world.done()
+    world.queue.submitted.clear()
+    await user.open(f"/batch?lang=en&model={asked}")
+    mark = {"models": "choose-which", "runs": "choose-run-list", "job": "choose-job-list"}[
+        asked.partition(":")[0]
+    ]
+    await until(sees(user, marker=mark))
+    assert element(user, mark).value == asked
+    user.find(marker="batch-path").type(str(rows))
+    user.find(marker="batch-start").click()
+    await until(sees(user, marker="batch-problem"))
+    assert world.queue.submitted == []
+
+
+async def test_a_program_file_is_uploaded_and_found_whenever_the_batch_runs(
+    user, world, rows, things, tmp_path
+):
+    await user.open("/batch?lang=en")
+    user.find(marker="choose-file").click()
+    await until(sees(user, marker="choose-upload"))
+    upload = element(user, "choose-upload")
+    await upload.handle_uploads([SmallFileUpload("mine.json", "application/json", things.read_bytes())])
+    await until(sees(user, marker="choose-uploaded"))
+    assert "mine.json" in words(user, "choose-uploaded")
+    user.find(marker="batch-path").type(str(rows))
+    user.find(marker="batch-start").click()
+    await until(lambda: world.queue.submitted)
+    view = world.services.batches.view(world.queue.submitted[0])
+    assert view.spec.model == f"program:{view.model.digest}"
+    assert view.model.program == program("http://127.0.0.1:9/v1")
+    assert world.services.programs.search() == []
+    await user.open(f"/batch/{view.job.id}?lang=en")
+    await user.should_see(f"things ({view.model.digest[:12]})")
+
+
+@pytest.mark.parametrize("status", ["off", "starting", "unreachable"])
+async def test_what_needs_the_registry_is_disabled_with_its_reason(user, world, rows, status):
+    job_id = world.done()
+    world.queue.submitted.clear()
+    world.tracking.now = TrackingState(status=status)
+    await user.open("/batch?lang=en")
+    for kind in ("version", "run"):
+        assert "disable" in element(user, f"choose-{kind}").props
+    reasons = {"off": "MLFLOW_ENABLED=false", "starting": "starting", "unreachable": "cannot be reached"}
+    assert reasons[status] in words(user, "choose-reason")
+    await until(sees(user, marker="choose-job-list"))
+    user.find(marker="batch-path").type(str(rows))
+    user.find(marker="batch-start").click()
+    await until(lambda: world.queue.submitted)
+    assert world.services.batches.view(world.queue.submitted[-1]).spec.model == f"job:{job_id}"
+
+
 async def test_five_rows_are_tried_and_nothing_is_kept(user, world, rows, things):
     await user.open("/batch?lang=en")
-    user.find(marker="batch-model").type(str(things))
+    await choose_file(user, things)
     user.find(marker="batch-path").type(str(rows))
     user.find(marker="batch-try").click()
     await until(lambda: world.queue.submitted)
@@ -147,6 +244,26 @@ async def test_a_finished_batch_shows_errors_by_kind_and_what_to_fetch(user, wor
     assert element(user, "batch-download").props["href"] == f"/api/batches/{batch}/output"
     assert element(user, "batch-errors-file").props["href"] == f"/api/batches/{batch}/errors"
     assert "12" in words(user, "batch-record")
+
+
+async def test_a_finished_batch_leads_to_its_run_here_and_each_row_to_its_trace(user, world, batch):
+    finish(world, batch)
+    await user.open(f"/batch/{batch}?lang=en")
+    assert element(user, "run-page").props["href"] == "/runs/r"
+    assert element(user, "batch-run").props["href"] == "http://127.0.0.1:5000/#/experiments/7/runs/r"
+    traces = user.find(marker="trace-tr-1").elements
+    assert len(traces) == 12
+    address = "http://127.0.0.1:5000/#/experiments/7/traces?selectedEvaluationId=tr-1&traceId=tr-1"
+    assert {link.props["href"] for link in traces} == {address}
+
+
+async def test_rows_without_a_run_have_no_trace_to_lead_to(user, world, batch):
+    finish(world, batch)
+    world.jobs.write_record(batch, RecordState(status="off"))
+    await user.open(f"/batch/{batch}?lang=en")
+    assert "lamp" in words(user, "batch-head")
+    assert not sees(user, marker="trace-tr-1")()
+    assert not sees(user, marker="run-page")()
 
 
 async def test_the_failed_rows_are_asked_again(user, world, batch):

@@ -1,5 +1,7 @@
 """The pages about registered models in NiceGUI's simulation."""
 
+from threading import Event
+
 import pytest
 from nicegui.testing import User
 
@@ -92,6 +94,7 @@ async def test_a_models_page_shows_its_versions(user: User, world: World, shelf:
         assert part in first
     for part in ("champion", "0.00", "team: search"):
         assert part in second
+    await until(sees(user, marker="unloadable-3"))
     assert "Not loadable here" in words(user, "row-3")
     assert "data/model.pkl" in words(user, "row-3")
     assert "Version 1" in words(user, "holder-production")
@@ -192,6 +195,31 @@ async def test_the_gates_setting_shows(settings, tmp_path, mode):
         assert not exists(user, marker="gate-confirm")
 
 
+async def test_a_promotion_read_against_another_holder_is_refused_on_the_page(
+    user: User, world: World, shelf: Shelf
+):
+    put(world, shelf, BAD), put(world, shelf, GOOD), put(world, shelf, GOOD)
+    move(world, 1)
+    await opened(user, f"{HOME}/3", "gate-result")
+    assert "version 1" in words(user, "gate-result")
+    move(world, 2)
+    user.find(marker="stage-why").type("Better than 1.")
+    user.find(marker="to-production").click()
+    await until(lambda: any("version 2 of" in said for said in user.notify.messages))
+    assert world.registry.get_by_stage(NAME, "Production").version == 2
+
+
+async def test_a_version_leads_to_the_run_it_was_made_of(user: User, world: World, shelf: Shelf):
+    put(world, shelf, GOOD)
+    run_id = world.registry.get_version(NAME, 1).run_id
+    await opened(user, f"{HOME}/1", "version-run")
+    assert element(user, "version-run").props["href"] == f"/runs/{run_id}"
+    await opened(user, f"/runs/{run_id}", "run")
+    world.registry.put(NAME, run_id=None)
+    await opened(user, f"{HOME}/2", "version")
+    assert not exists(user, marker="version-run")
+
+
 async def test_what_was_changed_outside_and_what_cannot_be_read_is_said(
     user: User, world: World, shelf: Shelf
 ):
@@ -214,6 +242,42 @@ async def test_a_pickle_stays_closed_and_the_page_says_why(user: User, world: Wo
     await opened(user, f"{HOME}/1", "unloadable")
     assert "data/model.pkl" in words(user, "unloadable")
     assert not exists(user, marker="try-run")
+
+
+async def test_the_list_stands_before_versions_of_other_programs_are_looked_into(
+    user: User, world: World, shelf: Shelf
+):
+    put(world, shelf, GOOD)
+    world.registry.put(NAME, file="data/model.pkl")
+    may_answer, look = Event(), world.registry.unloadable
+    looked = []
+
+    def slow(version):
+        looked.append(version.version)
+        assert may_answer.wait(60)
+        return look(version)
+
+    world.registry.unloadable = slow
+    await opened(user, HOME, "version-2")
+    assert "looking into it" in words(user, "row-2")
+    assert not exists(user, marker="unloadable-2")
+    may_answer.set()
+    await until(sees(user, marker="unloadable-2"))
+    assert "data/model.pkl" in words(user, "row-2")
+    assert "looking into it" not in words(user, "row-2")
+    assert looked == [2]
+
+
+async def test_what_cannot_be_looked_into_is_said_and_the_list_stays(user: User, world: World):
+    world.registry.put(NAME)
+
+    def away(_version):
+        raise UnavailableError("mlflow.unavailable", address="http://x", problem="away")
+
+    world.registry.unloadable = away
+    await opened(user, HOME, "version-1")
+    await until(lambda: any("does not answer" in said for said in user.notify.messages))
+    assert exists(user, marker="version-1")
 
 
 async def test_free_aliases_are_given_and_taken(user: User, world: World, shelf: Shelf):

@@ -466,6 +466,26 @@ async def test_a_done_job_is_registered_and_tried(user: User, world: World):
     assert "Staging" in words(user, "stage")
 
 
+async def test_registering_into_production_asks_for_what_the_gate_wants(user: User, world: World):
+    world.registry.put("抽取", run_id=None)
+    world.registry.set_stage("抽取", 1, "Production", who="a", why="w")
+    await user.open(f"/jobs/{world.done()}")
+    user.find(marker="register").click()
+    await until(sees(user, marker="register-name"))
+    user.find(marker="register-name").clear().type("抽取")
+    element(user, "register-stage").set_value("Production")  # type: ignore[attr-defined]
+    assert not exists(user, marker="register-gate-confirm")
+    user.find(marker="register-confirm").click()
+    await until(sees(user, marker="register-gate-confirm"))
+    assert "Never tested" in words(user, "register-problem")
+    assert len(world.registry.search_versions("抽取")) == 1
+    user.find(marker="register-gate-confirm").type("抽取")
+    user.find(marker="register-confirm").click()
+    await until(sees(user, marker="registered"))
+    assert words(user, "registered") == "抽取, version 2: Production"
+    assert world.registry.get_version("抽取", 2).history[-1].gate.confirmed == "抽取"
+
+
 @pytest.mark.parametrize("typed", ["", "  \n"])
 async def test_an_empty_input_is_asked_for_at_its_field(user: User, world: World, typed):
     await user.open(f"/jobs/{world.done()}")

@@ -85,6 +85,25 @@ async def test_what_is_looked_for_and_the_order_come_from_the_address_and_the_co
     await until(sees(user, marker=f"run-{high}"))
 
 
+async def test_a_batch_is_told_from_a_compile_and_is_not_loaded_into_the_form(user: User, shelf: Shelf):
+    made, batch = shelf.put(name="抽取"), shelf.put_batch(name="抽取 1")
+    await opened(user, "/runs", f"run-{batch}")
+    assert (words(user, f"kind-{made}").strip(), words(user, f"kind-{batch}").strip()) == (
+        "Compile ·",
+        "Batch ·",
+    )
+    assert "0.80 [0.50 … 0.95]" in " ".join(words(user, "runs").split())
+    assert exists(user, marker=f"load-{made}")
+    assert not exists(user, marker=f"load-{batch}")
+    again = element(user, f"batch-{batch}").props["href"]
+    assert again == "/batch?model=models%3A%2F%E6%8A%BD%E5%8F%96+1%2F3"
+    element(user, "runs-kind").set_value("batch")  # type: ignore[attr-defined]
+    await until(lambda: not exists(user, marker=f"run-{made}"))
+    assert exists(user, marker=f"run-{batch}")
+    await opened(user, "/runs?kind=compile", f"run-{made}")
+    assert not exists(user, marker=f"run-{batch}")
+
+
 async def test_nonsense_in_the_address_is_left_out(user: User, shelf: Shelf):
     run_id = shelf.put()
     await opened(user, f"/runs?sort=x&order=y&state=z&module='&name={'w' * 0}&page=7", f"run-{run_id}")
@@ -111,8 +130,8 @@ async def test_two_or_more_that_are_chosen_can_be_compared(user: User, shelf: Sh
 
 
 def test_an_address_says_the_whole_query() -> None:
-    query = RunQuery(name="a&b 你", program="p", lm="m", state="FAILED", module="Refine", optimizer="GEPA",
-                     deleted=True, sort="cost", descending=False)  # fmt: skip
+    query = RunQuery(name="a&b 你", program="p", lm="m", kind="batch", state="FAILED", module="Refine",
+                     optimizer="GEPA", deleted=True, sort="cost", descending=False)  # fmt: skip
     from urllib.parse import parse_qsl, urlsplit
 
     assert AskedRuns.of(dict(parse_qsl(urlsplit(address_of(query)).query))).query() == query
@@ -206,6 +225,18 @@ async def test_a_jobs_page_leads_to_its_run(user: User, world: World):
     world.services.record.send(job_id)
     await opened(user, f"/jobs/{job_id}", "run-page")
     assert element(user, "run-page").props["href"] == f"/runs/run-{job_id}"
+
+
+async def test_a_batch_s_run_tells_of_its_rows_and_why_it_has_no_spec(user: User, shelf: Shelf):
+    run_id = shelf.put_batch()
+    await opened(user, f"/runs/{run_id}", "batch-figures")
+    assert "holds no spec" in words(user, "is-batch")
+    for part in ("Rows 12", "Failed 2", "0.80", "[0.50 … 0.95]", "p50 0.2 s", "p95 1.2 s"):
+        assert part in " ".join(words(user, "batch-figures").split()), part
+    assert not exists(user, marker="load-run")
+    assert element(user, "batch-again").props["href"] == "/batch?model=models%3A%2Fthings%2F3"
+    assert element(user, "file-errors.jsonl").props["href"] == f"/api/runs/{run_id}/files/errors.jsonl"
+    assert "Batch" in words(user, "run")
 
 
 # Side by side.

@@ -202,11 +202,15 @@ class GateResponse(_Model):
 
 
 class StageBody(_Model):
-    """A change of stage; `confirm` is the model's name, where the gate asks for it."""
+    """A change of stage; `confirm` is the model's name, where the gate asks for it.
+
+    `holder` is the version that is in Production, 0 for none: a promotion is refused when it is another by then.
+    """
 
     stage: Stage
     why: str
     confirm: str = ""
+    holder: int | None = None
 
 
 class RollbackBody(_Model):

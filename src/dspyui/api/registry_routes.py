@@ -55,9 +55,10 @@ def get_model(
     api: ApiDep,
     page_token: str | None = None,
     size: Annotated[int, Query(ge=1, le=1000)] = PAGE_MODELS,
+    look: bool = True,
 ) -> ModelResponse:
-    """A model and a page of its versions."""
-    found = api.services.models.detail(name, page_token, size=size)
+    """A model and a page of its versions; `look=false` does not look into those of other programs."""
+    found = api.services.models.detail(name, page_token, size=size, look=look)
     return ModelResponse.of(found, _language(request, api))
 
 
@@ -106,8 +107,9 @@ def get_gate(name: str, version: int, request: Request, api: ApiDep) -> GateResp
 @router.post("/{name}/versions/{version}/stage")
 def set_stage(name: str, version: int, body: StageBody, request: Request, api: ApiDep) -> VersionDetail:
     """Move a version to a stage."""
+    asked = {"why": body.why, "confirm": body.confirm}
     moved = api.services.models.move(
-        name, version, body.stage, who=who(request, api), why=body.why, confirm=body.confirm
+        name, version, body.stage, who=who(request, api), holder=body.holder, **asked
     )
     return _told(moved, request, api)
 

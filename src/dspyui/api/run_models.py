@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict
 
 from dspyui.domain.comparisons import Estimate, PairedTest, Verdict
 from dspyui.domain.intervals import Word
+from dspyui.domain.jobs import JobKind
 from dspyui.domain.runs import RunInfo
 from dspyui.i18n import Language
 from dspyui.services.run_comparison import ComparedRow, RunComparison
@@ -34,10 +35,14 @@ class VersionOfRun(_Model):
 
 
 class RunItem(_Model):
-    """A Run in the list. Scores are 0.0 to 1.0, times UTC, cost US dollars; None where nothing is recorded."""
+    """A Run in the list; `kind` is None for one of another program.
+
+    Scores are 0.0 to 1.0, times UTC, cost US dollars; None where nothing is recorded.
+    """
 
     run_id: str
     name: str
+    kind: JobKind | None
     status: str
     deleted: bool
     job_id: str | None
@@ -66,6 +71,7 @@ class RunItem(_Model):
             {
                 **info.model_dump(include=_SAME),
                 **{name: _finite(info.metrics.get(name)) for name in figures},
+                "kind": info.kind,
                 "program": info.tags.get("dspyui.program"),
                 "module": info.params.get("module"),
                 "optimizer": info.params.get("optimizer"),

@@ -11,7 +11,23 @@ import typer
 from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
-from dspyui.cli import auth, batch, data, demo, jobs, lm, models, predict, register, send, ui, version, worker
+from dspyui.cli import (
+    auth,
+    batch,
+    data,
+    demo,
+    feedback,
+    jobs,
+    lm,
+    models,
+    predict,
+    register,
+    runs,
+    send,
+    ui,
+    version,
+    worker,
+)
 from dspyui.cli import compile as compile_command
 from dspyui.cli.console import Console
 from dspyui.cli.flags import Flags, checked_language
@@ -76,10 +92,10 @@ def build(language: Language) -> Callable[..., Any]:
     flags = Flags(language)
     command, group = classes(text)
     app = _group(flags, group, text("cli.help.about"))
-    commands = (ui, compile_command, register, predict, batch, worker, send, demo, version)
+    commands = (ui, compile_command, register, predict, feedback, batch, worker, send, demo, version)
     for add in (command.add for command in commands):
         add(app, flags, command)
-    for name, commands in (("jobs", jobs), ("data", data)):
+    for name, commands in (("jobs", jobs), ("runs", runs), ("data", data)):
         part = _group(flags, group, text(f"cli.{name}.about"))
         commands.add(part, flags, command)
         app.add_typer(part, name=name)

@@ -181,6 +181,7 @@ def _add_promote(app: typer.Typer, flags: Flags, cls: type[TyperCommand]) -> Non
     )
     why_option = _why(flags)
     confirm_option = typer.Option("", "--confirm", metavar="NAME", help=text("cli.models.confirm"))
+    from_option = typer.Option(None, "--from", metavar="VERSION", help=text("cli.models.over"))
     json_flag, lang_flag, mlflow_flag = flags.json, flags.lang, flags.mlflow
 
     @app.command("promote", cls=cls, help=text("cli.models.promote"))
@@ -190,6 +191,7 @@ def _add_promote(app: typer.Typer, flags: Flags, cls: type[TyperCommand]) -> Non
         stage: str = stage_option,
         why: str = why_option,
         confirm: str = confirm_option,
+        holder: int | None = from_option,
         mlflow: bool = mlflow_flag,
         as_json: bool = json_flag,
         lang: str | None = lang_flag,
@@ -197,7 +199,9 @@ def _add_promote(app: typer.Typer, flags: Flags, cls: type[TyperCommand]) -> Non
         console = flags.console(as_json=as_json, lang=lang)
         to = checked_stage(stage)
         with _opened(console, mlflow=mlflow) as services:
-            moved = services.models.move(name, version, to, who=_who(), why=why, confirm=confirm)
+            moved = services.models.move(
+                name, version, to, who=_who(), why=why, confirm=confirm, holder=holder
+            )
         _tell_moved(console, moved)
         return 0
 

@@ -32,7 +32,8 @@ KEY_BYTES: Final = 16
 class BatchSpec(Frozen):
     """The whole request.
 
-    `model` is `models:/NAME/VERSION`, `models:/NAME/STAGE`, `runs:/RUN_ID`, `job:JOB_ID` or a program file's path.
+    `model` is `models:/NAME/VERSION`, `models:/NAME/STAGE`, `runs:/RUN_ID`, `job:JOB_ID`, a program file's path, or
+    `program:SHA256` for a program that was uploaded.
     The input is a path or a kept data set's digest; `columns` maps a field to its column where the names differ.
     `output` is the file to write, its format told by its ending unless `format` says it; without one the results stay
     in the job's folder. `lm` answers instead of the LM the program was compiled for. `concurrency` is the number of LM

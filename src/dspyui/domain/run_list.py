@@ -6,6 +6,7 @@ from typing import Literal, Protocol, get_args
 from pydantic import Field
 
 from dspyui.domain.base import Frozen
+from dspyui.domain.jobs import JobKind
 from dspyui.domain.runs import RunInfo, RunStatus
 
 PAGE_RUNS = 50
@@ -28,19 +29,23 @@ RUN_FILES: Mapping[str, str] = {
     "train.jsonl": "dataset/train.jsonl",
     "validation.jsonl": "dataset/validation.jsonl",
     "test.jsonl": "dataset/test.jsonl",
+    "batch.json": "spec/batch.json",
+    "errors.jsonl": "errors/errors.jsonl",
 }
 
 
 class RunQuery(Frozen):
     """Which Runs, in which order. `name`, `program` and `lm` are contained in what they look at, whatever the case.
 
-    `module` and `optimizer` are the labels that Runs are recorded with. `deleted`: those that were deleted, instead
+    `kind` is what DSPyUI did in them: compiles or batches. `module` and `optimizer` are the labels that Runs are
+    recorded with. `deleted`: those that were deleted, instead
     of those that are there. Runs without the value that is sorted by come last.
     """
 
     name: str = Field(default="", max_length=MAX_FILTER)
     program: str = Field(default="", max_length=MAX_FILTER)
     lm: str = Field(default="", max_length=MAX_FILTER)
+    kind: JobKind | None = None
     state: RunStatus | None = None
     module: str | None = None
     optimizer: str | None = None
@@ -56,6 +61,7 @@ class RunQuery(Frozen):
             self.name
             or self.program
             or self.lm
+            or self.kind
             or self.state
             or self.module
             or self.optimizer

@@ -3,13 +3,17 @@
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Final, Literal, Protocol, get_args
+from urllib.parse import urlencode
 
 from dspyui.domain.base import Frozen
+from dspyui.domain.jobs import JobKind
 from dspyui.domain.splits import Splits
 
 # MLflow shows the value of this tag, as Markdown, at the head of the Run's page.
 NOTE_TAG = "mlflow.note.content"
+KIND_TAG = "dspyui.kind"
+RUN_KINDS: Final[tuple[JobKind, ...]] = get_args(JobKind)
 RunStatus = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
 
 
@@ -63,6 +67,18 @@ class RunLink(Frozen):
     url: str
 
 
+def trace_url(address: str, experiment_id: str, trace_id: str) -> str:
+    """Where MLflow's own pages show a trace; both names, for MLflow has changed how it calls it."""
+    shown = urlencode({"selectedEvaluationId": trace_id, "traceId": trace_id})
+    return f"{address}/#/experiments/{experiment_id}/traces?{shown}"
+
+
+def trace_url_beside(run_url: str, trace_id: str) -> str | None:
+    """The same for a trace of the Run that is shown at `run_url`; None when that is no address of ours."""
+    address, has_experiment, rest = run_url.partition("/#/experiments/")
+    return trace_url(address, rest.partition("/")[0], trace_id) if has_experiment else None
+
+
 class RunInfo(Frozen):
     """A Run as the list and the command line need it; times are UTC. A deleted one can still be restored."""
 
@@ -78,6 +94,11 @@ class RunInfo(Frozen):
     metrics: dict[str, float]
     tags: dict[str, str]
     deleted: bool = False
+
+    @property
+    def kind(self) -> JobKind | None:
+        """What DSPyUI did in it; None for a Run of another program."""
+        return next((kind for kind in RUN_KINDS if kind == self.tags.get(KIND_TAG)), None)
 
 
 class RunStore(Protocol):

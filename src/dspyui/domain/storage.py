@@ -43,6 +43,14 @@ class ProgramStore(Protocol):
 
     def delete(self, job_id: str) -> None: ...
 
+    def keep_uploaded(self, program: CompiledProgram) -> str:
+        """Keep one that somebody has sent; gives the SHA-256 (hex) of its document, under which it is found."""
+        ...
+
+    def uploaded(self, digest: str) -> CompiledProgram:
+        """One that was sent. Raises NotFoundError."""
+        ...
+
 
 class DataFolder(Protocol):
     """The data folder as a whole."""

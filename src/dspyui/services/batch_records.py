@@ -6,7 +6,7 @@ from typing import Final
 
 from dspyui.domain.batches import BatchModel, BatchProgress, BatchResult, BatchSpec, BatchStore
 from dspyui.domain.jobs import Job, JobStore
-from dspyui.domain.runs import NOTE_TAG, ArtifactFile, DatasetInput, RunRecord
+from dspyui.domain.runs import KIND_TAG, NOTE_TAG, ArtifactFile, DatasetInput, RunRecord
 from dspyui.services.run_records import RUN_STATUS
 
 ERRORS: Final = "errors.jsonl"
@@ -79,7 +79,7 @@ def _params(spec: BatchSpec, model: BatchModel, result: BatchResult | None) -> d
 def _tags(job: Job, model: BatchModel, result: BatchResult | None) -> dict[str, str]:
     tags = {
         "dspyui.job_id": job.id,
-        "dspyui.kind": job.kind,
+        KIND_TAG: job.kind,
         "dspyui.program": model.program.spec.name,
         "dspyui.model_name": model.name,
         "dspyui.model_digest": model.digest,

@@ -11,12 +11,15 @@ from dspyui.domain.runs import RunStore
 from dspyui.domain.storage import ProgramStore
 from dspyui.errors import BadRequestError, NotFoundError
 
-_NAMED: Final = ("models:/", "runs:/", "job:")
+_NAMED: Final = ("models:/", "runs:/", "job:", "program:")
 _MAX_PROGRAM: Final = 256 * 1024 * 1024
 
 
 class ModelSource:
-    """Finds the program that `models:/NAME/VERSION`, `…/STAGE` or `…@ALIAS`, `runs:/…`, `job:…` or a path names."""
+    """Finds the program that `models:/NAME/VERSION`, `…/STAGE` or `…@ALIAS`, `runs:/…`, `job:…` or a path names.
+
+    `program:SHA256` is one that was uploaded.
+    """
 
     def __init__(
         self, registry: ModelRegistry, runs: RunStore, programs: ProgramStore, *, api_base: str | None
@@ -41,6 +44,9 @@ class ModelSource:
             return BatchModel(program=program, uri=f"runs:/{run_id}", name=program.spec.name, run_id=run_id)
         if wanted.startswith("job:"):
             program = self._programs.get(wanted.removeprefix("job:"))
+            return BatchModel(program=program, uri=wanted, name=program.spec.name)
+        if wanted.startswith("program:"):
+            program = self._programs.uploaded(wanted.removeprefix("program:"))
             return BatchModel(program=program, uri=wanted, name=program.spec.name)
         program = _from_file(wanted)
         # The folder is nobody else's business: the name stands in MLflow.

@@ -1,6 +1,6 @@
 """Registered models as people handle them: list, open, describe, promote, roll back, alias, delete."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from dspyui.domain.base import Fault, Frozen
@@ -52,19 +52,16 @@ class ModelService:
         """A page of models. Raises BadRequestError for a page that is none."""
         return self._registry.page(query, token)
 
-    def detail(self, name: str, token: str | None = None, *, size: int = PAGE_MODELS) -> ModelDetail:
-        """One model and a page of its versions. Raises NotFoundError, BadRequestError for a page that is none."""
+    def detail(
+        self, name: str, token: str | None = None, *, size: int = PAGE_MODELS, look: bool = True
+    ) -> ModelDetail:
+        """One model and a page of its versions; `look` into those of other programs, which takes seconds at first.
+
+        Raises NotFoundError, BadRequestError for a page that is none.
+        """
         model = self._registry.get_model(name)
         found = self._registry.version_page(name, token, size=size)
-        foreign = [version for version in found.versions if not version.is_ours]
-        with ThreadPoolExecutor(_LOOKS_AT_ONCE) as pool:
-            why = dict(
-                zip(
-                    (version.version for version in foreign),
-                    pool.map(self._registry.unloadable, foreign),
-                    strict=True,
-                )
-            )
+        why = self.look(found.versions) if look else {}
         return ModelDetail(
             model=model,
             versions=tuple(
@@ -73,6 +70,16 @@ class ModelService:
             ),
             next_token=found.next_token,
         )
+
+    def look(self, versions: Sequence[ModelVersion]) -> Mapping[int, Fault | None]:
+        """Why the programs of those that other programs made cannot be loaded here, by number; None for one that can.
+
+        What was found out is remembered by the registry.
+        """
+        foreign = [version for version in versions if not version.is_ours]
+        with ThreadPoolExecutor(_LOOKS_AT_ONCE) as pool:
+            found = pool.map(self._registry.unloadable, foreign)
+            return {version.version: fault for version, fault in zip(foreign, found, strict=True)}
 
     def get(self, name: str, version: int) -> ModelVersion:
         """Raises NotFoundError."""
@@ -83,17 +90,36 @@ class ModelService:
         return self._gate.report(self._registry.get_version(name, version))
 
     def move(
-        self, name: str, version: int, stage: Stage, *, who: str, why: str, confirm: str = ""
+        self,
+        name: str,
+        version: int,
+        stage: Stage,
+        *,
+        who: str,
+        why: str,
+        confirm: str = "",
+        holder: int | None = None,
     ) -> ModelVersion:
         """Change a version's stage. `confirm` is the model's name where the gate asks for it.
 
-        Raises BadRequestError without a reason, NotFoundError, and ConflictError when the gate does not let it through.
+        `holder` is who was in Production when somebody made up his mind (0: nobody), where that matters to him.
+        Raises BadRequestError without a reason, NotFoundError, and ConflictError when the gate does not let it through,
+        or when another version than `holder` is in Production.
         """
         reason = _reason(why)
         record = None
         if stage == "Production":
+            self._check_holder(name, holder)
             record = self._gate.pass_through(self.gate(name, version), confirm)
         return self._registry.set_stage(name, version, stage, who=who, why=reason, gate=record)
+
+    def _check_holder(self, name: str, wanted: int | None) -> None:
+        found = self._holder(name) if wanted is not None else None
+        if wanted is None or wanted == (found or 0):
+            return
+        if found is None:
+            raise ConflictError("registry.holder_left", name=name, version=wanted)
+        raise ConflictError("registry.other_holder", name=name, version=found)
 
     def rollback_target(self, name: str) -> int | None:
         """The version that a rollback would put into Production; None when there was none before."""

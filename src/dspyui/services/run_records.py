@@ -10,7 +10,15 @@ from dspyui.domain.datasets import DataSpec, FileSource
 from dspyui.domain.jobs import Job, JobStatus
 from dspyui.domain.metrics import MetricSpec
 from dspyui.domain.run_list import RESULT
-from dspyui.domain.runs import NOTE_TAG, ArtifactFile, DatasetInput, MetricPoint, RunRecord, RunStatus
+from dspyui.domain.runs import (
+    KIND_TAG,
+    NOTE_TAG,
+    ArtifactFile,
+    DatasetInput,
+    MetricPoint,
+    RunRecord,
+    RunStatus,
+)
 from dspyui.domain.signatures import FieldSpec
 from dspyui.services.documents import dump_spec
 
@@ -166,7 +174,7 @@ def _fields(fields: tuple) -> str:
 def _tags(job: Job, spec: CompileSpec, result: CompileResult | None) -> dict[str, str]:
     tags = {
         "dspyui.job_id": job.id,
-        "dspyui.kind": job.kind,
+        KIND_TAG: job.kind,
         "dspyui.program": spec.program.name,
         "dspyui.user": job.who,
         "dspyui.attempts": str(job.attempt),

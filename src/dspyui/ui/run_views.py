@@ -11,7 +11,7 @@ from dspyui.domain.intervals import Difference
 from dspyui.domain.optimizers import OPTIMIZERS
 from dspyui.domain.programs import MODULES
 from dspyui.domain.run_list import MAX_FILTER, RunQuery, RunSort
-from dspyui.domain.runs import RunInfo, RunStatus
+from dspyui.domain.runs import RUN_KINDS, RunInfo, RunStatus
 from dspyui.i18n import Text
 from dspyui.ui import formats
 
@@ -29,6 +29,7 @@ class AskedRuns:
     name: str = ""
     program: str = ""
     lm: str = ""
+    kind: str = ""
     state: str = ""
     module: str = ""
     optimizer: str = ""
@@ -48,6 +49,7 @@ class AskedRuns:
             name=self.name[:MAX_FILTER],
             program=self.program[:MAX_FILTER],
             lm=self.lm[:MAX_FILTER],
+            kind=next((kind for kind in RUN_KINDS if kind == self.kind), None),
             state=next((state for state in STATES if state == self.state), None),
             module=self.module if self.module in MODULE_LABELS else None,
             optimizer=self.optimizer if self.optimizer in OPTIMIZER_LABELS else None,
@@ -64,6 +66,7 @@ def address_of(query: RunQuery) -> str:
         "name": query.name,
         "program": query.program,
         "lm": query.lm,
+        "kind": query.kind,
         "state": query.state,
         "module": query.module,
         "optimizer": query.optimizer,
@@ -99,6 +102,22 @@ def difference(info: RunInfo) -> tuple[str, str]:
         return "–", ""
     low, high = (info.metrics.get(f"score_improvement_ci_{end}") for end in ("low", "high"))
     return formats.signed(gained), "" if low is None or high is None else f"[{between(low, high)}]"
+
+
+def batch_score(info: RunInfo) -> tuple[str, str]:
+    """What a batch's answers scored against the outputs of its file, and the interval; texts as in `difference`."""
+    found = info.metrics.get("score")
+    if found is None:
+        return "–", ""
+    low, high = (info.metrics.get(f"score_ci_{end}") for end in ("low", "high"))
+    ends = "" if low is None or high is None else f"[{formats.score(low)} … {formats.score(high)}]"
+    return formats.score(found), ends
+
+
+def batch_address(info: RunInfo) -> str | None:
+    """The Batch page with the program of a batch's Run; None when it had a file, which may lie elsewhere."""
+    model = info.params.get("model", "")
+    return f"/batch?{urlencode({'model': model})}" if model.startswith(("models:/", "runs:/")) else None
 
 
 def seconds(info: RunInfo) -> float | None:

@@ -1,6 +1,8 @@
 """Compiled programs kept in the data folder."""
 
+import hashlib
 import logging
+import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,10 +15,15 @@ from dspyui.domain.storage import KeptProgram
 from dspyui.errors import DSPyUIError, NotFoundError
 
 _log = logging.getLogger(__name__)
+# A folder of its own: these are in no list, and no job made them.
+_UPLOADED = "uploaded"
 
 
 class FileProgramStore:
-    """Programs as `<home>/programs/<job_id>.json`; they stay when their job is deleted."""
+    """Programs as `<home>/programs/<job_id>.json`; they stay when their job is deleted.
+
+    Those that somebody has sent lie in `uploaded/`, each under the SHA-256 of its document.
+    """
 
     def __init__(self, home: Path) -> None:
         self._root = home / "programs"
@@ -54,6 +61,27 @@ class FileProgramStore:
             self._file(job_id).unlink()
         except FileNotFoundError as exc:
             raise NotFoundError("program.unknown", job_id=job_id) from exc
+
+    def keep_uploaded(self, program: CompiledProgram) -> str:
+        """The same program is kept once."""
+        text = program.to_json()
+        digest = hashlib.sha256(text.encode()).hexdigest()
+        private_folder(self._root)
+        private_folder(self._root / _UPLOADED)
+        write_atomic(self._uploaded_file(digest), text, durable=True)
+        return digest
+
+    def uploaded(self, digest: str) -> CompiledProgram:
+        """Raises NotFoundError, FailedError for a broken file, BadRequestError for one that was altered."""
+        if not re.fullmatch(r"[0-9a-f]{64}", digest):
+            raise NotFoundError("program.not_uploaded", digest=digest[:64])
+        try:
+            return read_document(self._uploaded_file(digest), CompiledProgram)
+        except FileNotFoundError as exc:
+            raise NotFoundError("program.not_uploaded", digest=digest) from exc
+
+    def _uploaded_file(self, digest: str) -> Path:
+        return self._root / _UPLOADED / f"{digest}.json"
 
     def _file(self, job_id: str) -> Path:
         return self._root / f"{check_job_id(job_id)}.json"

@@ -5,12 +5,15 @@ are kept three times, so that they outlive MLflow's own: see `stages`.
 """
 
 import json
+import math
 import posixpath
 import re
 import tempfile
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,11 +25,13 @@ from dspyui.adapters.mlflow_store import packaging
 from dspyui.adapters.mlflow_store.client import Connection, MlflowAccess
 from dspyui.adapters.mlflow_store.filters import containing
 from dspyui.adapters.mlflow_store.stages import (
+    MARKS,
     StageMove,
     history_of,
     insisted,
     mlflow_stage,
     newest,
+    numbers,
     quoted,
     search,
     stage_of,
@@ -66,19 +71,32 @@ if TYPE_CHECKING:
 
 _READY_SECONDS = 10
 _MAX_MLMODEL = 4 * 1024 * 1024
+_UNREADABLE_SECONDS = 60.0
 _ORDERS: Mapping[ModelSort, str] = {"updated": "last_updated_timestamp DESC", "name": "name ASC"}
 # Metrics of the Run that MLflow's page of the logged model shows too.
 _SCORES = ("baseline_score", "evaluation_score", "score_improvement")
 
 
+@dataclass(frozen=True, slots=True)
+class _Content:
+    """Why a version cannot be loaded here, or that it can; `until` when, on the monotonic clock, that is believed."""
+
+    fault: Fault | None
+    until: float
+
+
 class MlflowModelRegistry:
     """Implements `domain.registry.ModelRegistry`."""
 
-    def __init__(self, settings: Settings, tracking: TrackingServer) -> None:
+    def __init__(
+        self, settings: Settings, tracking: TrackingServer, *, unreadable_seconds: float = _UNREADABLE_SECONDS
+    ) -> None:
+        """`unreadable_seconds`: how long a version whose files could not be read is not asked for again."""
         self._access = MlflowAccess(settings, tracking)
+        self._unreadable_seconds = unreadable_seconds
         # A double click must not make two versions, nor two stage changes write the same audit entry.
         self._writing = threading.Lock()
-        self._contents: dict[tuple[str, int, datetime], Fault | None] = {}
+        self._contents: dict[tuple[str, int, datetime], _Content] = {}
 
     def register(
         self,
@@ -122,13 +140,14 @@ class MlflowModelRegistry:
     def get_by_stage(self, name: str, stage: Stage) -> ModelVersion:
         """The version with the stage's alias, else the newest in MLflow's own stage. Raises NotFoundError."""
         with self._access.connected() as connection:
-            aliases = _model(connection, name).aliases if stage in STAGE_ALIASES else {}
-            if (number := aliases.get(STAGE_ALIASES.get(stage, ""))) is not None:
+            model = _model(connection, name)
+            if (number := model.aliases.get(STAGE_ALIASES.get(stage, ""))) is not None:
                 return self._version(connection, name, int(number))
-            held = [v for v in search(connection.client, name) if mlflow_stage(v) == stage]
-            if not held:
+            # MLflow sends the newest of each stage along: a model may have a thousand versions.
+            held = newest([v for v in model.latest_versions or () if mlflow_stage(v) == stage])
+            if held is None:
                 raise NotFoundError("registry.no_stage", name=name, stage=stage)
-            return self._version(connection, name, int(held[0].version))
+            return self._version(connection, name, int(held.version))
 
     def get_by_alias(self, name: str, alias: str) -> ModelVersion:
         """Raises NotFoundError when there is no such model, or nobody has the alias."""
@@ -141,8 +160,8 @@ class MlflowModelRegistry:
     def search_versions(self, name: str | None = None, *, promoted: bool = False) -> Sequence[ModelVersion]:
         """Two requests while there are at most 1,000."""
         with self._access.connected() as connection:
-            found = search(connection.client, name, promoted=promoted)
-            aliases = {model.name: _numbers(model) for model in _models_of(connection, name, found)}
+            found = search(connection.client, name, mark=MARKS["Production"] if promoted else None)
+            aliases = {model.name: numbers(model) for model in _models_of(connection, name, found)}
             return tuple(to_version(connection, each, aliases.get(each.name, {})) for each in found)
 
     def page(self, query: ModelQuery, token: str | None = None) -> ModelPage:
@@ -165,7 +184,7 @@ class MlflowModelRegistry:
     def version_page(self, name: str, token: str | None = None, *, size: int = PAGE_MODELS) -> VersionPage:
         """Two requests. Raises NotFoundError when there is no such model."""
         with self._access.connected() as connection:
-            aliases = _numbers(_model(connection, name))
+            aliases = numbers(_model(connection, name))
             with _page_of(token):
                 found = connection.client.search_model_versions(
                     f"name = {quoted(name)}",
@@ -256,22 +275,27 @@ class MlflowModelRegistry:
     def unloadable(self, version: ModelVersion) -> Fault | None:
         """What lies in a version does not change: each that could be read is asked for once.
 
-        One whose files MLflow does not hand out is told as such, and the others of a list are still shown.
+        One whose files MLflow does not hand out is told as such, and the others of a list are still shown; it is asked
+        for again after a minute, for its files may come, or the rights to read them.
         """
         key = (version.name, version.version, version.created_at)
-        if key in self._contents:
-            return self._contents[key]
+        known = self._contents.get(key)
+        if known is None or known.until < time.monotonic():
+            known = self._contents[key] = self._look_into(version)
+        return known.fault
+
+    def _look_into(self, version: ModelVersion) -> "_Content":
+        soon = time.monotonic() + self._unreadable_seconds
         try:
             with self._access.connected() as connection, tempfile.TemporaryDirectory() as folder:
                 flavors = _flavors(connection, version, folder)
         except UnavailableError:
             raise
         except DSPyUIError as exc:
-            return Fault(code=exc.code, values=exc.values)
+            return _Content(Fault(code=exc.code, values=exc.values), until=soon)
         if flavors is None:
-            return _not_loadable(version, {})
-        self._contents[key] = None if _holds_program(flavors) else _not_loadable(version, flavors)
-        return self._contents[key]
+            return _Content(_not_loadable(version, {}), until=soon)
+        return _Content(None if _holds_program(flavors) else _not_loadable(version, flavors), until=math.inf)
 
     def _version(self, connection: Connection, name: str, number: int) -> ModelVersion:
         found = _get(connection, name, number)
@@ -279,7 +303,7 @@ class MlflowModelRegistry:
         alias = STAGE_ALIASES.get(mlflow_stage(found))
         if alias is not None and alias not in aliases:
             # Whether another one holds it decides whether this one is in its stage.
-            aliases = _numbers(_model(connection, name))
+            aliases = numbers(_model(connection, name))
         return to_version(connection, found, aliases)
 
     def _move(
@@ -564,12 +588,8 @@ def _models_of(
             return found
 
 
-def _numbers(model: "MlflowModel") -> dict[str, int]:
-    return {alias: int(number) for alias, number in model.aliases.items()}
-
-
 def _to_model(connection: Connection, model: "MlflowModel") -> RegisteredModel:
-    aliases, known = _numbers(model), list(model.latest_versions or ())
+    aliases, known = numbers(model), list(model.latest_versions or ())
     last = newest(known)
 
     def holder(stage: Stage) -> ModelVersion | None:

@@ -11,7 +11,7 @@ from dspyui.adapters.mlflow_store.client import Connection, MlflowAccess
 from dspyui.adapters.mlflow_store.filters import containing
 from dspyui.adapters.mlflow_store.runs import refuse_deleted, to_info
 from dspyui.domain.run_list import Registration, RunPage, RunQuery, RunSort
-from dspyui.domain.runs import RunInfo, TrackingServer
+from dspyui.domain.runs import KIND_TAG, RunInfo, TrackingServer
 from dspyui.errors import BadRequestError, FailedError, NotFoundError
 from dspyui.settings import Settings
 
@@ -156,6 +156,7 @@ def run_filter(query: RunQuery) -> str:
     parts += [
         f"{place} = '{wanted}'"
         for place, wanted in (
+            (f"tags.`{KIND_TAG}`", query.kind),
             ("attributes.status", query.state),
             ("params.`module`", _label(query.module)),
             ("params.`optimizer`", _label(query.optimizer)),

@@ -8,7 +8,7 @@ then (`settle`), until a look finds that they do. Of two that promote at once th
 import json
 import secrets
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
@@ -20,11 +20,12 @@ from dspyui.errors import ConflictError
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion as MlflowVersion
+    from mlflow.entities.model_registry import RegisteredModel as MlflowModel
 
 # One tag an entry, with a name of its own: two that write at once do not overwrite each other.
 AUDIT_TAG: Final = "dspyui.audit."
-# By this one MLflow finds, among any number of versions, those that were ever in Production.
-WAS_PRODUCTION_TAG: Final = "dspyui.was_production"
+# By these MLflow finds, among any number of versions, those that were ever in a stage of which one alone is.
+MARKS: Final[Mapping[Stage, str]] = {"Production": "dspyui.was_production", "Staging": "dspyui.was_staging"}
 _MAX_WHY: Final = 2000
 # How often the stages are made to agree with the alias before it is said that others keep changing it.
 _LOOKS: Final = 20
@@ -118,19 +119,23 @@ class StageMove:
 
         Raises ConflictError when others keep changing the stage meanwhile.
         """
-        aliases = aliases_of(self._client, self._name)
+        model = self._client.get_registered_model(self._name)
+        aliases = numbers(model)
         version = self._client.get_model_version(self._name, str(number))
         before, alias = stage_of(version, aliases), STAGE_ALIASES.get(stage)
         left = [held for held in STAGE_ALIASES.values() if held != alias and aliases.get(held) == number]
         if alias is not None and aliases.get(alias) != number:
             insisted(self._client.set_registered_model_alias, self._name, alias, str(number))
+        was_held = {held: aliases[name] for held, name in STAGE_ALIASES.items() if name in aliases}
         self._note(version, before, stage, gate)
         for held in left:
             self._client.delete_registered_model_alias(self._name, held)
+        self._make_room(model, number, stage)
         self._transition(version, stage)
         for touched, held in STAGE_ALIASES.items():
             if touched in {stage, mlflow_stage(version)} or held in left:
-                self._settle(touched, wanted=number if touched == stage else None)
+                known = {number, was_held.get(touched, number)}
+                self._settle(touched, known, wanted=number if touched == stage else None)
 
     def _note(self, version: "MlflowVersion", before: Stage, stage: Stage, gate: GateRecord | None) -> None:
         history, _ = history_of(version)
@@ -150,11 +155,10 @@ class StageMove:
         self._write(version, change, secrets.token_hex(4))
 
     def _write(self, version: "MlflowVersion", change: StageChange, own: str) -> None:
-        is_known = version.tags.get(WAS_PRODUCTION_TAG) == "true"
-        if "Production" in {change.from_stage, change.to_stage} and not is_known:
-            insisted(
-                self._client.set_model_version_tag, self._name, version.version, WAS_PRODUCTION_TAG, "true"
-            )
+        # Before it is in the stage: whoever looks for those that are must find it.
+        for stage, mark in MARKS.items():
+            if stage in {change.from_stage, change.to_stage} and version.tags.get(mark) != "true":
+                insisted(self._client.set_model_version_tag, self._name, version.version, mark, "true")
         entry: dict[str, Any] = {
             "who": change.who,
             "at": change.at.isoformat(timespec="milliseconds"),
@@ -178,25 +182,22 @@ class StageMove:
         if version.current_stage != stage:
             self._client.transition_model_version_stage(self._name, version.version, stage)
 
-    def _settle(self, stage: Stage, *, wanted: int | None) -> None:
-        """Make MLflow's stages agree with the alias: its holder alone is in the stage."""
+    def _settle(self, stage: Stage, known: Set[int], *, wanted: int | None) -> None:
+        """Make MLflow's stages agree with the alias: its holder alone is in the stage. `known` may be there."""
         alias = STAGE_ALIASES[stage]
         for _ in range(_LOOKS):
             # In this order: who is found in the stage has set the alias before, so the alias that is read now is
             # that one's, or that of somebody who came later.
-            versions = {int(version.version): version for version in search(self._client, self._name)}
+            inside = self._inside(stage, known)
             held = aliases_of(self._client, self._name).get(alias)
-            inside = [version for version in versions.values() if mlflow_stage(version) == stage]
-            holder = versions.get(held) if held is not None else None
-            if holder is None:
-                if held is not None:
-                    continue  # made since the search
+            if held is None:
                 if not inside:
                     return
                 # Whoever left the stage took the alias with it after another had got it.
-                first = versions[wanted] if wanted in versions else inside[0]
-                insisted(self._client.set_registered_model_alias, self._name, alias, first.version)
+                first = str(inside[0].version if wanted is None else wanted)
+                insisted(self._client.set_registered_model_alias, self._name, alias, first)
                 continue
+            holder = self._client.get_model_version(self._name, str(held))
             others = [version for version in inside if version.version != holder.version]
             if not others and mlflow_stage(holder) == stage:
                 return
@@ -206,6 +207,42 @@ class StageMove:
             if self._stands(stage):
                 return
         raise ConflictError("registry.contested", name=self._name, stage=stage)
+
+    def _make_room(self, model: "MlflowModel", number: int, stage: Stage) -> None:
+        """Archive those that other programs put into the stage: nothing marks them.
+
+        `model` as it was before this version came there: MLflow tells the newest of a stage, and this may be newer.
+        """
+        mark = MARKS.get(stage)
+        if mark is None:
+            return
+        first = newest([version for version in model.latest_versions or () if mlflow_stage(version) == stage])
+        if first is None or int(first.version) == number or mark in first.tags:
+            return
+        holder = self._client.get_model_version(self._name, str(number))
+        for version in search(self._client, self._name):
+            if (
+                mlflow_stage(version) == stage
+                and version.version != holder.version
+                and mark not in version.tags
+            ):
+                self._replace(version, holder, stage)
+
+    def _inside(self, stage: Stage, known: Set[int]) -> "list[MlflowVersion]":
+        """Who is in the stage by MLflow's own word.
+
+        Of a thousand versions few are read: those that were ever there as far as DSPyUI knows, those that are
+        concerned, and the newest. One that another program put beside a newer one of ours stays, and shows as
+        changed outside.
+        """
+        found = {
+            int(version.version): version for version in search(self._client, self._name, mark=MARKS[stage])
+        }
+        for number in known - found.keys():
+            found[number] = self._client.get_model_version(self._name, str(number))
+        for version in self._client.get_registered_model(self._name).latest_versions or ():
+            found.setdefault(int(version.version), version)
+        return [version for version in found.values() if mlflow_stage(version) == stage]
 
     def _stands(self, stage: Stage) -> bool:
         """Whether the alias's holder is in the stage still: one who came meanwhile may have been sent away."""
@@ -235,18 +272,23 @@ class StageMove:
 
 def aliases_of(client: "MlflowClient", name: str) -> dict[str, int]:
     """Every alias of a model, with the number of the version it stands at."""
-    return {alias: int(number) for alias, number in client.get_registered_model(name).aliases.items()}
+    return numbers(client.get_registered_model(name))
+
+
+def numbers(model: "MlflowModel") -> dict[str, int]:
+    """The same of a model that is at hand."""
+    return {alias: int(number) for alias, number in model.aliases.items()}
 
 
 def search(
-    client: "MlflowClient", name: str | None, *, run_id: str | None = None, promoted: bool = False
+    client: "MlflowClient", name: str | None, *, run_id: str | None = None, mark: str | None = None
 ) -> "list[MlflowVersion]":
-    """Versions of a model, or of all, newest first; `promoted`: that were ever in Production.
+    """Versions of a model, or of all, newest first; `mark`: that have this one of `MARKS`.
 
     MLflow tells no aliases with these.
     """
     parts = [f"name = {quoted(name)}"] if name is not None else []
-    parts += [f"tags.`{WAS_PRODUCTION_TAG}` = 'true'"] if promoted else []
+    parts += [f"tags.`{mark}` = 'true'"] if mark is not None else []
     parts += [f"run_id = '{run_id}'"] if run_id is not None else []
     found: list[MlflowVersion] = []
     token = None

@@ -11,13 +11,12 @@ import unicodedata
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import urlencode
 
 from dspyui.adapters.mlflow_store.client import Connection, MlflowAccess
 from dspyui.adapters.mlflow_store.otlp import TOKENS_TAG
 from dspyui.adapters.mlflow_store.run_list import known_run
 from dspyui.adapters.mlflow_store.runs import refuse_deleted
-from dspyui.domain.runs import TrackingServer
+from dspyui.domain.runs import TrackingServer, trace_url
 from dspyui.domain.trace_list import AssessmentKind, ListedTrace, TraceAssessment, TracePage, TraceQuery
 from dspyui.errors import BadRequestError, FailedError
 from dspyui.settings import Settings
@@ -192,11 +191,9 @@ def _quoted_name(text: str) -> str:
 
 def _listed(address: str, info: "TraceInfo") -> ListedTrace:
     usage: Mapping[str, Any] = info.token_usage or {}
-    experiment = info.experiment_id
-    shown = urlencode({"selectedEvaluationId": info.trace_id, "traceId": info.trace_id})
     return ListedTrace(
         trace_id=info.trace_id,
-        url=f"{address}/#/experiments/{experiment}/traces?{shown}",
+        url=trace_url(address, info.experiment_id or "", info.trace_id),
         state=str(info.state.value),
         started_at=datetime.fromtimestamp(info.request_time / 1000, tz=UTC),
         latency_ms=info.execution_duration,

@@ -1,7 +1,7 @@
 """Rows of a batch's results as a table: what came of each, its mistakes in words."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -9,14 +9,20 @@ from dspyui.domain.batches import OWN_COLUMNS
 from dspyui.i18n import Text
 from dspyui.ui import formats
 from dspyui.ui.components.table import Column, Table
-from dspyui.ui.elements import chip, folding
+from dspyui.ui.elements import box, chip, folding, link
 
 # A table with more columns cannot be read on any screen; the file has all of them.
 MAX_COLUMNS = 6
 
 
-def rows_table(text: Text, rows: Sequence[Mapping[str, Any]]) -> None:
-    """The last columns of each row (answers stand last), its error or its tokens and latency."""
+# Where a trace is shown; None while nobody can say.
+TraceAddress = Callable[[str], str | None]
+
+
+def rows_table(
+    text: Text, rows: Sequence[Mapping[str, Any]], *, trace_address: TraceAddress | None = None
+) -> None:
+    """The last columns of each row (answers stand last), its error or its tokens and latency, and its trace."""
     names = [name for name in dict.fromkeys(name for row in rows for name in row) if name not in OWN_COLUMNS]
     shown = names[-MAX_COLUMNS:]
     heads = [Column(name) for name in shown]
@@ -32,14 +38,22 @@ def rows_table(text: Text, rows: Sequence[Mapping[str, Any]]) -> None:
         with table.row():
             for name in shown:
                 table.cell(partial(folding, _shown(row.get(name))))
-            error = row.get("_error")
-            if error:
-                table.cell(partial(folding, str(error)))
-            else:
-                table.cell(lambda: chip(text("ui.batch.fine"), "good", icon="check"))
+            trace_id = row.get("_trace_id")
+            address = trace_address(trace_id) if trace_address is not None and trace_id else None
+            table.cell(partial(_outcome, text, row.get("_error"), trace_id, address))
             table.cell(formats.count(int(row.get("_tokens") or 0)))
             latency = row.get("_latency_ms")
             table.cell("–" if latency is None else formats.duration(latency / 1000, text))
+
+
+def _outcome(text: Text, error: Any, trace_id: Any, address: str | None) -> None:
+    if error:
+        folding(str(error))
+    else:
+        chip(text("ui.batch.fine"), "good", icon="check")
+    if address is not None:
+        with box("d-note"):
+            link(text("ui.batch.trace"), address, mark=f"trace-{trace_id}", outside=True)
 
 
 def _shown(value: Any) -> str:

@@ -29,6 +29,7 @@ _REASONS: Final[Mapping[TrackingStatus, str]] = {
     "unreachable": "ui.test.why_unreachable",
 }
 _NEED_MLFLOW: Final = frozenset({"version", "run"})
+_BEGINNINGS: Final[Mapping[str, Kind]] = {"models:/": "version", "runs:/": "run", "job:": "job"}
 _ICONS: Final[Mapping[Kind, str]] = {
     "version": "inventory_2", "run": "timeline", "job": "bolt", "file": "description",
 }  # fmt: skip
@@ -36,20 +37,33 @@ Choose = Callable[[str | BatchModel], Awaitable[None]]
 
 
 class ProgramChooser:
-    """`choose` is called with a name for `ModelSource`, or with a program that was uploaded."""
+    """Programs to add one by one, or, without `choose`, the one that is chosen: `chosen` tells which.
 
-    def __init__(self, page: Page, choose: Choose) -> None:
+    `choose` is called with a name for `ModelSource`, or with a program that was uploaded. `asked` is the name of the
+    program that is chosen at first.
+    """
+
+    def __init__(self, page: Page, choose: Choose | None = None, *, asked: str = "") -> None:
         self._page = page
         self._services = page.services
         self._text = page.text
         self._choose = choose
         self._status: TrackingStatus = self._services.tracking.state().status
-        self._kind: Kind = "version" if self._status == "ready" else "job"
+        self._kind: Kind = _kind_of(asked) or ("version" if self._status == "ready" else "job")
+        self._asked = asked
         self._value = ""
+        self._uploaded_model: BatchModel | None = None
         self._is_enabled = True
         self._adders: list[DisableableElement] = []
         self._region = Region(self._draw, "d-stack-16")
         ui.timer(LOOK_SECONDS, self._look)
+
+    @property
+    def chosen(self) -> str | BatchModel:
+        """What is chosen now; an empty text when nothing is."""
+        if self._kind == "file" and self._uploaded_model is not None:
+            return self._uploaded_model
+        return self._value.strip()
 
     def set_enabled(self, is_enabled: bool) -> None:
         """Whether a program can be added now."""
@@ -83,9 +97,9 @@ class ProgramChooser:
                     made.disable()
         if reason:
             marked(tag("p", text("ui.test.needs_mlflow", reason=text(reason)), "d-note"), "choose-reason")
+        self._value = self._asked if _kind_of(self._asked) == self._kind else ""
         if reason and self._kind in _NEED_MLFLOW:
             return
-        self._value = ""
         _PICKERS[self._kind](self)
 
     def _set_kind(self, kind: Kind) -> None:
@@ -99,30 +113,39 @@ class ProgramChooser:
 
     def _draw_models(self, versions: Sequence[ModelVersion]) -> None:
         text = self._text
-        if not versions:
+        if not versions and not self._value:
             self._draw_none("ui.models.empty")
             return
         names = list(dict.fromkeys(version.name for version in versions))
-        first = names[0]
+        # Also one that is not there (any more): another one must not take its place unseen.
+        first = _model_of(self._value) or names[0]
+        if first not in names:
+            names.insert(0, first)
         with box("d-grid"):
             with labelled(text("ui.test.model")):
                 select = ui.select(names, value=first, with_input=True)
                 control(select, text("ui.test.model"), "choose-model")
             which = box("d-field")
-        select.on_value_change(lambda event: self._draw_which(which, versions, event.value))
+        select.on_value_change(lambda event: self._pick_model(which, versions, event.value))
         self._draw_which(which, versions, first)
         self._draw_add()
+
+    def _pick_model(self, place: ui.element, versions: Sequence[ModelVersion], name: str | None) -> None:
+        self._draw_which(place, versions, name)
+        self._asked = self._value
 
     def _draw_which(self, place: ui.element, versions: Sequence[ModelVersion], name: str | None) -> None:
         text = self._text
         place.clear()
         options = version_options(versions, name or "")
-        self._value = next(iter(options), "")
+        asked = self._asked if name and _model_of(self._asked) == name else ""
+        self._value = asked or next(iter(options), "")
         with place, labelled(text("ui.test.version"), text("ui.test.version_help")):
             shown = {uri: text(key, **values) for uri, (key, values) in options.items()}
+            shown |= {asked: asked} if asked and asked not in shown else {}
             select = ui.select(
                 shown,
-                value=self._value,
+                value=self._value or None,
                 with_input=True,
                 new_value_mode="add-unique",
                 key_generator=partial(_typed_version, name or ""),
@@ -141,9 +164,10 @@ class ProgramChooser:
     def _draw_run_list(self, runs: Sequence[RunInfo]) -> None:
         text = self._text
         shown = {f"runs:/{run.run_id}": self._run_label(run) for run in runs if _has_program(run)}
+        shown |= {self._value: self._value} if self._value and self._value not in shown else {}
         if not shown:
             self._draw_none("ui.runs.empty")
-        self._value = next(iter(shown), "")
+        self._value = self._value or next(iter(shown), "")
         with labelled(text("ui.test.run"), text("ui.test.run_help")):
             select = ui.select(
                 shown,
@@ -166,12 +190,13 @@ class ProgramChooser:
 
     def _draw_job_list(self, programs: Sequence[KeptProgram]) -> None:
         text = self._text
-        if not programs:
+        if not programs and not self._value:
             self._draw_none("ui.models.no_programs")
             return
         where = self._page.visitor.where
         shown = {f"job:{kept.job_id}": f"{kept.name} · {formats.moment(kept.at, where)}" for kept in programs}
-        self._value = next(iter(shown))
+        shown |= {self._value: self._value} if self._value and self._value not in shown else {}
+        self._value = self._value or next(iter(shown))
         with labelled(text("ui.test.kind_job")):
             select = ui.select(shown, value=self._value, with_input=True, on_change=self._set_value)
             control(select, text("ui.test.kind_job"), "choose-job-list")
@@ -188,10 +213,21 @@ class ProgramChooser:
             on_rejected=lambda: ui.notify(text("ui.data.rejected", limit=limit), type="negative"),
         )
         self._adds(marked(upload.props("accept=.json flat"), "choose-upload"))
+        self._file_name = Region(self._draw_file_name)
         with labelled(text("ui.test.path"), text("ui.test.path_help")):
-            made = ui.input(placeholder="program.json", on_change=self._set_value)
+            made = ui.input(value=self._value, placeholder="program.json", on_change=self._set_path)
             control(made, text("ui.test.path"), "choose-path").props("spellcheck=false")
         self._draw_add()
+
+    def _draw_file_name(self) -> None:
+        if self._uploaded_model is not None:
+            said = self._text("ui.test.uploaded", name=self._uploaded_model.uri)
+            marked(tag("p", said, "d-note"), "choose-uploaded")
+
+    def _set_path(self, event: Any) -> None:
+        self._uploaded_model = None
+        self._file_name.draw()
+        self._set_value(event)
 
     def _draw_none(self, said: str) -> None:
         """Nothing to choose from yet, and the way to have something."""
@@ -200,6 +236,8 @@ class ProgramChooser:
             link_button(self._text("ui.jobs.new"), "/", mark="first-compile", icon="bolt")
 
     def _draw_add(self) -> None:
+        if self._choose is None:
+            return
         with box("d-row"):
             self._adds(button(self._text("ui.test.add"), self._add, mark="add-program", icon="add"))
 
@@ -208,9 +246,11 @@ class ProgramChooser:
         self._adders.append(made)
 
     def _set_value(self, event: Any) -> None:
-        self._value = event.value or ""
+        self._value = self._asked = event.value or ""
 
     async def _add(self) -> None:
+        if self._choose is None:
+            return
         if not self._value.strip():
             notify_error(BadRequestError("batch.no_model"), self._text)
             return
@@ -223,7 +263,12 @@ class ProgramChooser:
         except DSPyUIError as exc:
             notify_error(exc, self._text)
             return
-        await self._choose(BatchModel(program=program, uri=event.file.name, name=program.spec.name))
+        model = BatchModel(program=program, uri=event.file.name, name=program.spec.name)
+        if self._choose is not None:
+            await self._choose(model)
+            return
+        self._uploaded_model = model
+        self._file_name.draw()
 
 
 _PICKERS: Final[Mapping[Kind, Callable[[ProgramChooser], None]]] = {
@@ -252,6 +297,24 @@ def version_options(versions: Sequence[ModelVersion], name: str) -> dict[str, tu
     return found
 
 
+def _kind_of(asked: str) -> Kind | None:
+    """Where a program of this name comes from; None for no name."""
+    for beginning, kind in _BEGINNINGS.items():
+        if asked.startswith(beginning):
+            return kind
+    return "file" if asked else None
+
+
+def _model_of(asked: str) -> str:
+    """The model's name in the address of a version; an empty text when it is none."""
+    path = asked.removeprefix("models:/")
+    if path == asked:
+        return ""
+    name, slash, which = path.rpartition("/")
+    is_path = slash and (which.isdecimal() or which.lower() in {stage.lower() for stage in STAGES})
+    return name if is_path else path.rpartition("@")[0]
+
+
 def _typed_version(name: str, typed: Any) -> str:
     """The address of what was typed: a number, a stage, or an alias."""
     word = str(typed).strip().removeprefix("@")
@@ -260,4 +323,4 @@ def _typed_version(name: str, typed: Any) -> str:
 
 
 def _has_program(run: RunInfo) -> bool:
-    return run.status == "FINISHED" and run.tags.get("dspyui.kind", "compile") == "compile"
+    return run.status == "FINISHED" and run.kind != "batch"

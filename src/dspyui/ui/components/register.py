@@ -34,6 +34,7 @@ class _Asked:
     name: str
     description: str = ""
     stage: Stage = "None"
+    confirm: str = ""
 
 
 class Registration:
@@ -51,6 +52,8 @@ class Registration:
         self._asked = _Asked(name=name)
         self._is_busy = False
         self._problem = ""
+        # The gate before Production wants the model's name typed.
+        self._needs_confirmation = False
         self._version: ModelVersion | None = None
         self._was_seen = False
         self._dialog: ui.dialog | None = None
@@ -96,7 +99,15 @@ class Registration:
             note.bind_visibility_from(asked, "stage", lambda stage: stage != "None")
         if self._problem:
             problem(text, self._problem, mark="register-problem")
+        if self._needs_confirmation:
+            self._draw_confirm()
         self._draw_actions(text("ui.register.confirm"))
+
+    def _draw_confirm(self) -> None:
+        asked, label = self._asked, self._text("ui.stage.confirm", name=self._asked.name)
+        with labelled(label) as field:
+            control(ui.input().bind_value(asked, "confirm"), label, "register-gate-confirm")
+        field.bind_visibility_from(asked, "stage", lambda stage: stage == "Production")
 
     def _draw_actions(self, label: str) -> None:
         if self._dialog is not None:
@@ -139,12 +150,14 @@ class Registration:
             who=who(),
             description=asked.description,
             stage=asked.stage,
+            confirm=asked.confirm,
         )
         self._redraw()
         try:
             self._version = await off_loop(call)
         except DSPyUIError as exc:
             self._problem = sentence(exc, self._text)
+            self._needs_confirmation = exc.code == "gate.confirm"
         finally:
             self._is_busy = False
         self._tell()

@@ -97,7 +97,7 @@ class StageCard:
     def _draw_button(self, stage: Stage, gate: GateReport | None) -> None:
         made = button(
             self._text(f"ui.stage.to_{stage}"),
-            partial(self._move, stage),
+            partial(self._move, stage, gate),
             mark=f"to-{stage.lower()}",
             kind="primary" if stage == _NEXT.get(self._version.stage) else "plain",
         )
@@ -105,7 +105,7 @@ class StageCard:
             made.set_enabled(False)
         self._buttons[stage] = made
 
-    async def _move(self, stage: Stage) -> None:
+    async def _move(self, stage: Stage, gate: GateReport | None) -> None:
         version = self._version
         confirm = self._confirm.value or "" if self._confirm is not None else ""
         call = partial(
@@ -116,6 +116,8 @@ class StageCard:
             who=who(),
             why=self._why.value or "",
             confirm=confirm,
+            # What the gate says here was said against this one; somebody may have promoted another meanwhile.
+            holder=None if gate is None else gate.holder or 0,
         )
         await self._do(call, self._buttons[stage])
 

@@ -7,7 +7,7 @@ from typing import Any, Final
 from nicegui import ui
 from nicegui.events import UploadEventArguments
 
-from dspyui.domain.batches import OUTPUT_FORMATS, BatchProgress
+from dspyui.domain.batches import OUTPUT_FORMATS, BatchModel, BatchProgress, BatchSpec
 from dspyui.domain.jobs import Job
 from dspyui.errors import DSPyUIError
 from dspyui.services import Services
@@ -16,6 +16,7 @@ from dspyui.ui.background import Loaded, notify_error, off_loop
 from dspyui.ui.batch_draft import BatchDraft, plain_metrics
 from dspyui.ui.components.batch_rows import rows_table
 from dspyui.ui.components.file_picker import ENDINGS
+from dspyui.ui.components.program_chooser import ProgramChooser
 from dspyui.ui.components.table import Column, Table
 from dspyui.ui.elements import (
     Region,
@@ -88,18 +89,17 @@ class _Form:
 
     def _draw_model(self) -> None:
         text = self._text
-        with labelled(text("ui.batch.model"), text("ui.batch.model_help")):
-            made = ui.input(
-                value=self._draft.model,
-                placeholder="models:/NAME/Production",
-                on_change=partial(self._set, "model"),
-            )
-            self._model = control(made, text("ui.batch.model"), "batch-model").props("spellcheck=false")
-        ui.timer(0.01, self._suggest, once=True)
+        with marked(box("d-stack"), "batch-program"):
+            tag("h3", text("ui.batch.model"), "d-h3")
+            self._chooser = ProgramChooser(self._page, asked=self._draft.model)
 
-    async def _suggest(self) -> None:
-        """What can be chosen: versions, when MLflow answers, and the programs kept here."""
-        self._model.set_autocomplete(await off_loop(_models, self._services))
+    async def _spec(self) -> BatchSpec:
+        """What is asked for; a program that was uploaded is kept, for the batch to find it whenever it runs."""
+        chosen = self._chooser.chosen
+        if isinstance(chosen, BatchModel):
+            chosen = f"program:{await off_loop(self._services.programs.keep_uploaded, chosen.program)}"
+        self._draft.model = chosen
+        return self._draft.to_spec()
 
     def _draw_file(self) -> None:
         text = self._text
@@ -181,9 +181,10 @@ class _Form:
             problem(self._text, sentence(error, self._text), mark="batch-problem")
 
     async def _start(self) -> None:
+        user = who()
         self._start_button.props("loading")
         try:
-            job = await off_loop(self._services.batches.submit, self._draft.to_spec(), who=who())
+            job = await off_loop(self._services.batches.submit, await self._spec(), who=user)
         except DSPyUIError as exc:
             self._problem(exc)
             return
@@ -194,8 +195,9 @@ class _Form:
     async def _try(self) -> None:
         if self._tried is not None:
             return
+        user = who()
         try:
-            self._tried = await off_loop(self._services.batches.try_rows, self._draft.to_spec(), who=who())
+            self._tried = await off_loop(self._services.batches.try_rows, await self._spec(), who=user)
         except DSPyUIError as exc:
             self._problem(exc)
             return
@@ -235,16 +237,6 @@ class _Form:
             if rows:
                 with card(text("ui.batch.tried"), note=text("ui.batch.tried_lead"), mark="batch-tried"):
                     rows_table(text, rows)
-
-
-def _models(services: Services) -> list[str]:
-    found: list[str] = []
-    if services.tracking.state().status == "ready":
-        try:
-            found = [version.model_uri for version in services.registry.search_versions()]
-        except DSPyUIError:
-            found = []  # the banner says what is wrong with MLflow; what is kept here can still be chosen
-    return [*found, *(f"job:{kept.job_id}" for kept in services.programs.search())]
 
 
 # The list.

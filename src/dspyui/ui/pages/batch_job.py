@@ -7,7 +7,9 @@ from typing import Any, Final
 from nicegui import ui
 from nicegui.context import context
 
+from dspyui.domain.batches import BatchModel
 from dspyui.domain.jobs import JobEvent
+from dspyui.domain.runs import trace_url_beside
 from dspyui.errors import DSPyUIError, NotFoundError
 from dspyui.services import Services
 from dspyui.services.batches import BatchSummary, BatchView, error_kind, summarise
@@ -63,9 +65,14 @@ async def batch_job_page(services: Services, job_id: str) -> None:
             problem(page.text, sentence(exc, page.text), retry=ui.navigate.reload)
         return
     view = found[0]
-    lead = " · ".join((view.model.uri, view.spec.lms(view.model.program).task.model))
+    lead = " · ".join((_source(view.model), view.spec.lms(view.model.program).task.model))
     with framed(services, "batch", title=view.job.title, lead=lead) as page:
         _Live(page, found).take(events, position)
+
+
+def _source(model: BatchModel) -> str:
+    """Where the program came from; of one that was uploaded the beginning of its digest tells it apart."""
+    return f"{model.name} ({model.digest[:12]})" if model.uri.startswith("program:") else model.uri
 
 
 def is_batch(services: Services, job_id: str) -> bool:
@@ -142,7 +149,8 @@ class _Live:
             self._figures.draw()
         if summary.errors != self._summary.errors:
             self._errors.draw()
-        if len(rows) != len(self._rows):
+        # The traces have an address once the Run has one.
+        if len(rows) != len(self._rows) or view.record.run_url != self._view.record.run_url:
             self._head.draw()
         if (view.job.status, view.job.cancel_requested) != (
             self._view.job.status,
@@ -245,7 +253,10 @@ class _Live:
         if self._rows:
             note = self._text("ui.batch.head_lead", count=len(self._rows))
             with card(self._text("ui.batch.head"), note=note, mark="batch-head"):
-                rows_table(self._text, self._rows)
+                url = self._view.record.run_url
+                rows_table(
+                    self._text, self._rows, trace_address=partial(trace_url_beside, url) if url else None
+                )
 
     def _draw_record(self) -> None:
         text, record = self._text, self._view.record
@@ -256,6 +267,8 @@ class _Live:
                 tag("p", text(f"ui.record.{record.status}"))
             if record.last_error:
                 problem(text, record.last_error, mark="batch-record-problem")
+            if record.run_id:
+                link(text("ui.record.run_page"), f"/runs/{record.run_id}", mark="run-page")
             if record.run_url:
                 link(text("ui.record.run"), record.run_url, outside=True, mark="batch-run")
             with facts():

@@ -1,5 +1,6 @@
 """One registered model: what it is for, who holds which stage, and its versions, a page at a time."""
 
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 from nicegui import ui
@@ -49,11 +50,14 @@ class _Model:
         self._name = name
         self._tokens: list[str | None] = [None]
         self._at = 0
+        # Where it is said of a version of another program that it cannot be loaded.
+        self._places: dict[int, ui.element] = {}
         self._loaded = Loaded(page.text, self._read, self._draw)
         self._labels = Labels(page.services, page.text, name, None, self._loaded.reload)
 
     def _read(self) -> ModelDetail:
-        return self._page.services.models.detail(self._name, self._tokens[self._at])
+        # Without looking into versions of other programs, which takes seconds: the list stands meanwhile.
+        return self._page.services.models.detail(self._name, self._tokens[self._at], look=False)
 
     async def _turn(self, step: int) -> None:
         self._at = min(max(self._at + step, 0), len(self._tokens) - 1)
@@ -63,7 +67,11 @@ class _Model:
         if found.next_token is not None and self._at + 1 == len(self._tokens):
             self._tokens.append(found.next_token)
         self._draw_facts(found.model)
+        self._places = {}
         self._draw_versions(found)
+        if self._places:
+            versions = [listed.version for listed in found.versions]
+            ui.timer(0.01, partial(self._look, versions, self._places), once=True)
         self._labels.draw_tags(found.model.tags)
         self._draw_delete()
 
@@ -142,10 +150,29 @@ class _Model:
         link(label, version_address(version), mark=f"version-{version.version}")
         with box("d-note"):
             time_of(version.created_at, self._page.visitor)
-        if listed.unloadable is not None:
-            made = chip(self._text("ui.models.unloadable"), "warn", mark=f"unloadable-{version.version}")
-            made.props["title"] = listed.unloadable.sentence(self._text.language)
-            tag("div", listed.unloadable.sentence(self._text.language), "d-note")
+        if not version.is_ours:
+            with box() as self._places[version.version]:
+                tag("span", self._text("ui.model.looking"), "d-note")
+
+    async def _look(self, versions: Sequence[ModelVersion], places: Mapping[int, ui.element]) -> None:
+        """Say of each version of another program what lies in it."""
+        text = self._text
+        try:
+            found = await off_loop(self._page.services.models.look, versions)
+        except DSPyUIError as exc:
+            found = None
+            notify_error(exc, text)
+        for number, place in places.items():
+            if place.is_deleted:
+                return  # another page of the list is shown by now
+            place.clear()
+            fault = found.get(number) if found is not None else None
+            if fault is not None:
+                with place:
+                    said = fault.sentence(text.language)
+                    made = chip(text("ui.models.unloadable"), "warn", mark=f"unloadable-{number}")
+                    made.props["title"] = said
+                    tag("div", said, "d-note")
 
     def _stage(self, version: ModelVersion) -> None:
         with box("d-row"):

@@ -1,4 +1,4 @@
-"""One Run: everything its compile recorded, read back from MLflow; one made on another machine shows the same."""
+"""One Run: everything its job recorded, read back from MLflow; one made on another machine shows the same."""
 
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -37,7 +37,7 @@ from dspyui.ui.elements import (
 from dspyui.ui.frame import Page, framed
 from dspyui.ui.job_views import Filter
 from dspyui.ui.pages.runs import registered, state_chip
-from dspyui.ui.run_views import difference, optimizer_name, seconds
+from dspyui.ui.run_views import batch_address, batch_score, difference, optimizer_name, seconds
 
 SHORT_ID: Final = 8
 # Shown in places of their own, or of no use to people.
@@ -104,6 +104,8 @@ class _Run:
                 mark="test-run-program",
                 icon="science",
             )
+        if info.kind == "batch" and (address := batch_address(info)):
+            link_button(text("ui.runs.batch_again"), address, mark="batch-again", icon="table_rows")
         if self._run.spec is not None:
             link_button(text("ui.runs.load"), f"/?run={info.run_id}", mark="load-run", icon="edit")
 
@@ -138,7 +140,11 @@ class _Run:
             marked(tag("p", note, "d-hint d-break").style("white-space: pre-wrap"), "note")
         if said := info.tags.get("dspyui.error"):
             problem(text, said, mark="run-failure")
+        if info.kind == "batch":
+            marked(tag("p", text("ui.run.is_batch"), "d-hint"), "is-batch")
         with card(info.name or info.run_id, mark="run"), facts():
+            if info.kind is not None:
+                fact(text("ui.runs.kind"), text(f"ui.runs.kind_{info.kind}"))
             self._cell(text("ui.jobs.status"), "run-state", partial(state_chip, self._page, info))
             self._cell(
                 text("ui.jobs.when"), "run-when", partial(time_of, info.started_at, self._page.visitor)
@@ -199,6 +205,9 @@ class _Run:
 
     def _draw_figures(self) -> None:
         metrics, text = self._info.metrics, self._text
+        if self._info.kind == "batch":
+            self._draw_batch()
+            return
         if "evaluation_score" not in metrics:
             return
         with card(text("ui.result.title"), mark="figures"), box("d-figures"):
@@ -206,6 +215,20 @@ class _Run:
             figure(text("ui.job.optimised"), formats.score(metrics["evaluation_score"]), big=True)
             gained, interval = difference(self._info)
             figure(text("ui.result.difference"), gained, word=interval, big=True)
+
+    def _draw_batch(self) -> None:
+        metrics, text = self._info.metrics, self._text
+        if "total_rows" not in metrics:
+            return
+        score, interval = batch_score(self._info)
+        with card(text("ui.result.title"), mark="batch-figures"), box("d-figures"):
+            figure(text("ui.batch.rows"), formats.count(int(metrics["total_rows"])), big=True)
+            figure(text("ui.batch.failed"), formats.count(int(metrics.get("error_count", 0))), big=True)
+            figure(text("ui.batch.score"), score, word=interval, big=True)
+            for name in ("p50", "p95"):
+                found = metrics.get(f"latency_ms_{name}")
+                said = "–" if found is None else formats.duration(found / 1000, text)
+                figure(f"{text('ui.batch.latency')} {name}", said, big=True)
 
     # What was asked, and what it took.
 

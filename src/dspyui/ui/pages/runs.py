@@ -6,7 +6,7 @@ from typing import Final
 from nicegui import ui
 
 from dspyui.domain.run_list import MAX_FILTER, SORTS, Registration, RunQuery
-from dspyui.domain.runs import RunInfo
+from dspyui.domain.runs import RUN_KINDS, RunInfo
 from dspyui.errors import DSPyUIError
 from dspyui.services import Services
 from dspyui.services.runs import MAX_COMPARED, ListedRun, RunListing
@@ -35,6 +35,8 @@ from dspyui.ui.run_views import (
     STATES,
     AskedRuns,
     address_of,
+    batch_address,
+    batch_score,
     compare_address,
     difference,
     optimizer_name,
@@ -153,6 +155,8 @@ class _RunList:
 
     def _draw_filters(self) -> None:
         text = self._text
+        kinds: dict[str, str] = {kind: text(f"ui.runs.kind_{kind}") for kind in RUN_KINDS}
+        self._select("kind", text("ui.runs.kind"), text("ui.runs.any_kind"), kinds)
         states = {name: text(f"run_status.{name}") for name in STATES}
         self._select("state", text("ui.jobs.state"), text("ui.jobs.any_state"), states)
         modules = {label: label for label in MODULE_LABELS}
@@ -250,7 +254,7 @@ class _RunList:
         table.cell(partial(_two, info.tags.get("dspyui.program"), info.params.get("module")))
         optimizer = optimizer_name(info.params.get("optimizer"), text)
         table.cell(partial(_two, optimizer, info.params.get("lm.task.model")))
-        table.cell(partial(_two, *_scores(info)))
+        table.cell(partial(_two, *(batch_score(info) if info.kind == "batch" else _scores(info))))
         cost = formats.cost(info.metrics.get("cost"))
         table.cell(partial(_two, cost, formats.duration(seconds(info), text)))
         table.cell(partial(registered, self._page, run.registrations) if run.registrations else "–")
@@ -268,6 +272,11 @@ class _RunList:
             with box():
                 link(info.name or info.run_id, f"/runs/{info.run_id}", mark=f"run-{info.run_id}")
                 with box("d-note"):
+                    if info.kind is not None:
+                        marked(
+                            tag("span", f"{self._text(f'ui.runs.kind_{info.kind}')} · "),
+                            f"kind-{info.run_id}",
+                        )
                     time_of(info.started_at, self._page.visitor)
 
     def _choose(self, info: RunInfo, chosen: bool) -> None:
@@ -282,11 +291,15 @@ class _RunList:
         if info.deleted:
             button(text("ui.runs.restore"), partial(self._restore, info), mark=f"restore-{info.run_id}")
         # While it runs, a Run holds no spec yet; one that DSPyUI did not make never does.
+        elif info.kind == "batch":
+            if address := batch_address(info):
+                self._link_icon(text("ui.runs.batch_again"), address, f"batch-{info.run_id}", "table_rows")
         elif info.job_id and info.status != "RUNNING":
-            made = button(
-                text("ui.runs.load"), mark=f"load-{info.run_id}", kind="quiet", icon="edit", label_hidden=True
-            )
-            made.props["href"] = f"/?run={info.run_id}"
+            self._link_icon(text("ui.runs.load"), f"/?run={info.run_id}", f"load-{info.run_id}", "edit")
+
+    def _link_icon(self, label: str, address: str, mark: str, icon: str) -> None:
+        made = button(label, mark=mark, kind="quiet", icon=icon, label_hidden=True)
+        made.props["href"] = address
 
     async def _restore(self, info: RunInfo) -> None:
         try:
