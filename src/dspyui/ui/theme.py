@@ -57,12 +57,12 @@ DARK: Final[Mapping[str, str]] = {
     "shadow": "none",
 }
 
-# Charts are drawn on a canvas that knows no CSS variables: tones that read on light and on dark.
-CHART_BASELINE: Final = "#8b9796"
-CHART_OPTIMISED: Final = "#1f9e91"
-CHART_TRIAL: Final = "#c2852b"
-CHART_INK: Final = "#84908f"
-CHART_LINE: Final = "rgba(132, 144, 143, 0.25)"
+# Charts are drawn as SVG, which knows the variables.
+CHART_BASELINE: Final = "var(--ink-soft)"
+CHART_OPTIMISED: Final = "var(--accent)"
+CHART_TRIAL: Final = "var(--warn)"
+CHART_INK: Final = "var(--ink-soft)"
+CHART_LINE: Final = "var(--line)"
 CHART_FONT_SIZE: Final = 12
 
 # For Quasar, which mixes tints of its own from its brand colours.

@@ -201,7 +201,7 @@ class ProgramChooser:
 
     def _draw_add(self) -> None:
         with box("d-row"):
-            self._adds(button(self._text("ui.test.add"), self._add, mark="add-program", icon="add"))
+            self._adds(button(self._text("ui.test.add"), self.add, mark="add-program", icon="add"))
 
     def _adds(self, made: DisableableElement) -> None:
         made.set_enabled(self._is_enabled)
@@ -210,7 +210,8 @@ class ProgramChooser:
     def _set_value(self, event: Any) -> None:
         self._value = event.value or ""
 
-    async def _add(self) -> None:
+    async def add(self) -> None:
+        """Take the program that is chosen; say so when none is."""
         if not self._value.strip():
             notify_error(BadRequestError("batch.no_model"), self._text)
             return

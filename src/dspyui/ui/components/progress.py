@@ -46,8 +46,12 @@ class ProgressPanel:
             self._draw_steps_card()
             with card(self._text("ui.job.scores"), mark="chart"):
                 with box("d-charts") as self._drawn:
-                    self._chart = ui.echart(_curves(self._text, view.progress)).classes("d-chart")
-                    self._trials = ui.echart(_trials(self._text, view.progress)).classes("d-chart")
+                    self._chart = ui.echart(_curves(self._text, view.progress), renderer="svg").classes(
+                        "d-chart"
+                    )
+                    self._trials = ui.echart(_trials(self._text, view.progress), renderer="svg").classes(
+                        "d-chart"
+                    )
                 self._note = tag("p", "", "d-note")
         self.show(view)
 
@@ -208,21 +212,31 @@ _INK: Final = {"color": theme.CHART_INK, "fontSize": theme.CHART_FONT_SIZE}
 _LINES: Final = {"lineStyle": {"color": theme.CHART_LINE}}
 
 
-def _frame(name: str) -> dict[str, Any]:
-    """What both charts have in common: no animation, scores from 0 to 1, `name` below the lower axis."""
-    below = {"name": name, "nameLocation": "middle", "nameGap": 26, "nameTextStyle": _INK}
+# As everywhere else.
+_SCORE: Final = {**_INK, ":formatter": "value => value.toFixed(2)"}
+
+
+def _frame(text: Text, name: str) -> dict[str, Any]:
+    """What both charts have in common: no animation, scores from 0.00 to 1.00, `name` below the lower axis."""
+    below = {"name": text(name), "nameLocation": "middle", "nameGap": 26, "nameTextStyle": _INK}
+    beside = {
+        "name": text("ui.job.axis_score"),
+        "nameLocation": "middle",
+        "nameGap": 36,
+        "nameTextStyle": _INK,
+    }
     return {
         "animation": False,
-        "grid": {"left": 36, "right": 16, "top": 36, "bottom": 40},
+        "grid": {"left": 54, "right": 16, "top": 36, "bottom": 40},
         "tooltip": {"trigger": "axis", "confine": True},
         "xAxis": {**below, "axisLabel": _INK, "splitLine": {"show": False}, "axisLine": _LINES},
-        "yAxis": {"type": "value", "min": 0, "max": 1, "axisLabel": _INK, "splitLine": _LINES},
+        "yAxis": {**beside, "type": "value", "min": 0, "max": 1, "axisLabel": _SCORE, "splitLine": _LINES},
     }
 
 
 def _curves(text: Text, progress: Progress) -> dict[str, Any]:
     """The running score of both programs over the test rows."""
-    options = _frame(text("ui.job.axis_rows"))
+    options = _frame(text, "ui.job.axis_rows")
     options["xAxis"] |= {"type": "value", "min": 0, "minInterval": 1}
     options["legend"] = {"top": 0, "left": 0, "textStyle": _INK, "itemGap": 16}
     options["series"] = [
@@ -250,7 +264,7 @@ def _line(name: str, points: list[list[float]], colour: str) -> dict[str, Any]:
 
 def _trials(text: Text, progress: Progress) -> dict[str, Any]:
     """Each trial's score: a line, and a shape of its points, for each kind of rows they were scored on."""
-    options = _frame(text("ui.job.axis_trials"))
+    options = _frame(text, "ui.job.axis_trials")
     options["xAxis"] |= {
         "type": "category",
         "data": [str(trial.step) for trial in progress.trials],
@@ -285,5 +299,14 @@ class LogPanel:
         tones = {"info": "", "warning": "warn", "error": "bad"}
         for event in events:
             at = event.at.astimezone(self._visitor.where)
-            said = f"{at:%H:%M:%S}  {event.sentence(self._visitor.language)}"
+            said = f"{at:%H:%M:%S}  {_named(event, self._visitor.text).sentence(self._visitor.language)}"
             self._log.push(said, classes=tones[event.level])
+
+
+def _named(event: JobEvent, text: Text) -> JobEvent:
+    """The event with a trial's label in words."""
+    if "label" not in event.values:
+        return event
+    return event.model_copy(
+        update={"values": {**event.values, "label": trial_label(text, str(event.values["label"]))}}
+    )

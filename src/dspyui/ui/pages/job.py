@@ -200,8 +200,9 @@ class _Live:
             name = text("ui.job.cancelling")
         chip(name, STATUS_TONES[job.status], icon=STATUS_ICONS[job.status], mark="job-status")
         tag("span", job.id, "d-note")
-        tag("span", text("ui.job.by", who=job.who), "d-note")
-        time_of(job.created_at, self._page.visitor).classes("d-note")
+        with box("d-row d-together"):
+            tag("span", text("ui.job.by", who=job.who), "d-note")
+            time_of(job.created_at, self._page.visitor).classes("d-note")
         if self._view.place is not None:
             marked(tag("span", text("ui.job.place", place=self._view.place), "d-note"), "job-place")
         if job.attempt > 1:
@@ -402,4 +403,4 @@ class _Live:
                     text("ui.download.program"), f"{base}/program", mark="download-program", icon="download"
                 )
             if snippet:
-                code(snippet, mark="snippet")
+                code(snippet, mark="snippet", is_program=True)

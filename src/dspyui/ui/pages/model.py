@@ -8,10 +8,12 @@ from dspyui.domain.registry import PAGE_MODELS, ModelVersion, RegisteredModel
 from dspyui.errors import DSPyUIError
 from dspyui.services import Services
 from dspyui.services.models import ListedVersion, ModelDetail
+from dspyui.ui import formats
 from dspyui.ui.background import Loaded, notify_error, off_loop
 from dspyui.ui.components.labels import Labels
+from dspyui.ui.components.pager import draw_turns
 from dspyui.ui.components.register import version_address
-from dspyui.ui.components.table import Column, Table
+from dspyui.ui.components.table import Column, Table, two
 from dspyui.ui.elements import (
     box,
     button,
@@ -28,7 +30,6 @@ from dspyui.ui.elements import (
 )
 from dspyui.ui.frame import Page, framed
 from dspyui.ui.model_views import STAGE_TONES, other_tags, scores_of
-from dspyui.ui.pages.models import draw_turns
 
 
 def model_page(services: Services, name: str) -> None:
@@ -127,8 +128,7 @@ class _Model:
         version = listed.version
         table.cell(partial(self._number, listed))
         table.cell(partial(self._stage, version))
-        score, gained = scores_of(version)
-        table.cell(score if gained == "–" else f"{score} ({gained})")
+        table.cell(partial(two, *scores_of(version, self._text)))
         digest = version.tags.get("dspyui.data_digest")
         table.cell(partial(_digest, digest) if digest else "–")
         run_id = version.run_id
@@ -165,11 +165,12 @@ class _Model:
 
     def _draw_pager(self, found: ModelDetail, first: int) -> None:
         draw_turns(
-            self._page,
-            (first, first + len(found.versions) - 1),
+            self._text,
+            first,
+            len(found.versions),
             self._turn,
-            back=self._at > 0,
-            forth=found.next_token is not None,
+            has_more=found.next_token is not None,
+            noun="versions",
             mark="versions",
         )
 
@@ -193,7 +194,7 @@ class _Model:
 
 
 def _digest(digest: str) -> None:
-    made = tag("span", digest[:12], "d-note")
+    made = tag("span", formats.fingerprint(digest), "d-note")
     made.props["title"] = digest
 
 

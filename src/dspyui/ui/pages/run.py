@@ -204,8 +204,14 @@ class _Run:
         with card(text("ui.result.title"), mark="figures"), box("d-figures"):
             figure(text("ui.job.baseline"), formats.score(metrics.get("baseline_score")), big=True)
             figure(text("ui.job.optimised"), formats.score(metrics["evaluation_score"]), big=True)
-            gained, interval = difference(self._info)
-            figure(text("ui.result.difference"), gained, word=interval, big=True)
+            gained, sure = difference(self._info)
+            figure(
+                text("ui.result.difference"),
+                "–" if gained is None else formats.signed(gained),
+                word=sure.words(text) if sure else "",
+                tone=sure.tone if sure else "",
+                big=True,
+            )
 
     # What was asked, and what it took.
 

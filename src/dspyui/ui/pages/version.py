@@ -3,11 +3,10 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Final, get_args
+from typing import Final
 
 from nicegui import ui
 
-from dspyui.domain.intervals import Word
 from dspyui.domain.lms import LOCAL_MODEL
 from dspyui.domain.optimizers import OPTIMIZERS
 from dspyui.domain.programs import CompiledProgram
@@ -44,8 +43,8 @@ from dspyui.ui.elements import (
     time_of,
 )
 from dspyui.ui.frame import Page, framed
-from dspyui.ui.job_views import Certainty, metric_label
-from dspyui.ui.model_views import model_path, number_in, why_of
+from dspyui.ui.job_views import metric_label
+from dspyui.ui.model_views import model_path, number_in, recorded_certainty, why_of
 from dspyui.ui.snippet import model_snippet, placeholder_row
 
 # The tags people look for, and what they are called.
@@ -144,15 +143,6 @@ def _has_job(services: Services, version: ModelVersion) -> bool:
     except NotFoundError:
         return False
     return True
-
-
-def recorded_certainty(tags: Mapping[str, str]) -> Certainty | None:
-    """How sure the gain is, as the record says; None when nothing was optimised or the record is of no use."""
-    word = next((known for known in get_args(Word) if known == tags.get("dspyui.verdict")), None)
-    if word is None:
-        return None
-    low, high = (number_in(tags, f"dspyui.score_improvement_ci_{end}") for end in ("low", "high"))
-    return Certainty(word, low, high)
 
 
 class _Version:
@@ -342,7 +332,7 @@ class _Version:
         with card(text("ui.version.use"), note=text("ui.version.use_lead"), mark="use") as aside:
             with aside:
                 copy_button(text, snippet)
-            code(snippet, mark="version-snippet")
+            code(snippet, mark="version-snippet", is_program=True)
             if version.run_id:
                 address = f"/api/runs/{version.run_id}/program"
                 link_button(text("ui.download.program"), address, mark="download-program", icon="download")
