@@ -66,7 +66,7 @@ class ProgressPanel:
             self._bar.props["aria-label"] = text("ui.job.this_step")
             self._counter = marked(tag("p", "", "d-note"), "progress-rows")
             self._left = marked(tag("p", "", "d-note"), "time-left")
-            with box("d-figures"):
+            with box("d-figures") as self._figures:
                 self._elapsed = figure(text("ui.job.elapsed"), "–")
                 self._calls = marked(figure(text("ui.job.lm_calls"), "0"), "lm-calls")
                 self._hits = figure(text("ui.job.cache_hits"), "0")
@@ -104,6 +104,8 @@ class ProgressPanel:
 
     def _show_figures(self, view: JobView) -> None:
         progress, text = view.progress, self._text
+        # Afterwards they stand in the record.
+        self._figures.set_visibility(not view.job.is_terminal)
         _set(self._elapsed, formats.duration(elapsed(view.job, datetime.now(UTC)), text))
         _set(self._calls, formats.count(progress.usage.lm_calls))
         _set(self._hits, formats.count(progress.usage.lm_cache_hits))

@@ -318,7 +318,7 @@ class _Live:
             return
         RowsCard(self._text, view.result, self._chosen)
         PromptsCard(self._text, view.result)
-        with box("d-cols"):
+        with box("d-cols d-top"):
             example = view.result.optimised.rows[0].inputs
             TryCard(
                 self._text,

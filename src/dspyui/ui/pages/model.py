@@ -14,6 +14,7 @@ from dspyui.ui.components.labels import Labels
 from dspyui.ui.components.pager import draw_turns
 from dspyui.ui.components.register import version_address
 from dspyui.ui.components.table import Column, Table, two
+from dspyui.ui.components.try_it import test_address
 from dspyui.ui.elements import (
     box,
     button,
@@ -24,17 +25,20 @@ from dspyui.ui.elements import (
     facts,
     folding,
     link,
+    link_button,
     marked,
     tag,
     time_of,
 )
 from dspyui.ui.frame import Page, framed
 from dspyui.ui.model_views import STAGE_TONES, other_tags, scores_of
+from dspyui.ui.visitor import find_visitor
 
 
 def model_page(services: Services, name: str) -> None:
     """The page; what it shows is read from MLflow."""
-    with framed(services, "models", title=name) as page:
+    lead = find_visitor(services.settings).text("ui.model.lead")
+    with framed(services, "models", title=name, lead=lead) as page:
         if not services.settings.mlflow_enabled:
             empty("cloud_off", page.text("ui.runs.off"), page.text("ui.model.off_lead"))
             return
@@ -63,10 +67,24 @@ class _Model:
     def _draw(self, found: ModelDetail) -> None:
         if found.next_token is not None and self._at + 1 == len(self._tokens):
             self._tokens.append(found.next_token)
+        self._draw_action(found.model)
         self._draw_facts(found.model)
         self._draw_versions(found)
         self._labels.draw_tags(found.model.tags)
         self._draw_delete()
+
+    def _draw_action(self, model: RegisteredModel) -> None:
+        """Test what is in use; before that, the newest version."""
+        self._page.actions.clear()
+        if (version := model.production or model.newest) is not None:
+            with self._page.actions:
+                link_button(
+                    self._text("ui.test.nav"),
+                    test_address(version.model_uri),
+                    mark="test-model",
+                    kind="primary",
+                    icon="science",
+                )
 
     def _draw_facts(self, model: RegisteredModel) -> None:
         text = self._text

@@ -38,6 +38,7 @@ from dspyui.ui.frame import Page, framed
 from dspyui.ui.job_views import Filter
 from dspyui.ui.pages.runs import registered, state_chip
 from dspyui.ui.run_views import difference, optimizer_name, seconds
+from dspyui.ui.visitor import find_visitor
 
 SHORT_ID: Final = 8
 # Shown in places of their own, or of no use to people.
@@ -47,8 +48,9 @@ HIDDEN_TAGS: Final = (NOTE_TAG, "mlflow.loggedArtifacts", "dspyui.error")
 def run_page(services: Services, run_id: str, rows: str) -> None:
     """The page; what it shows is read from MLflow. `rows` is the filter of the test rows that is chosen first."""
     chosen: Filter = next((name for name in get_args(Filter) if name == rows), "all")
+    text = find_visitor(services.settings).text
     title = f"Run {run_id[:SHORT_ID]}"
-    with framed(services, "runs", title=title) as page:
+    with framed(services, "runs", title=title, lead=text("ui.run.lead")) as page:
         Loaded(page.text, partial(_read, services, run_id), partial(_Run, page, chosen), lines=8)
 
 
@@ -71,6 +73,8 @@ class _Run:
         self._text = page.text
         self._run, self._has_job = found
         self._info = self._run.info
+        if self._info.name:
+            page.entitle(self._info.name)
         page.actions.clear()
         with page.actions:
             self._draw_actions()
@@ -138,7 +142,7 @@ class _Run:
             marked(tag("p", note, "d-hint d-break").style("white-space: pre-wrap"), "note")
         if said := info.tags.get("dspyui.error"):
             problem(text, said, mark="run-failure")
-        with card(info.name or info.run_id, mark="run"), facts():
+        with card(text("ui.run.about"), mark="run"), facts():
             self._cell(text("ui.jobs.status"), "run-state", partial(state_chip, self._page, info))
             self._cell(
                 text("ui.jobs.when"), "run-when", partial(time_of, info.started_at, self._page.visitor)

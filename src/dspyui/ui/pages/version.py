@@ -46,6 +46,7 @@ from dspyui.ui.frame import Page, framed
 from dspyui.ui.job_views import metric_label
 from dspyui.ui.model_views import model_path, number_in, recorded_certainty, why_of
 from dspyui.ui.snippet import model_snippet, placeholder_row
+from dspyui.ui.visitor import find_visitor
 
 # The tags people look for, and what they are called.
 TAGS: Final = {
@@ -83,7 +84,9 @@ class _Found:
 
 def version_page(services: Services, name: str, version: str) -> None:
     """The page; what it shows is read from MLflow."""
-    with framed(services, "models", title=f"{name} · {version}") as page:
+    text = find_visitor(services.settings).text
+    title = text("ui.version.title", name=name, version=version)
+    with framed(services, "models", title=title, lead=text("ui.version.lead")) as page:
         Loaded(page.text, partial(_read, services, name, version), partial(_Version, page))
 
 
@@ -163,10 +166,11 @@ class _Version:
         self._labels = Labels(self._services, self._text, version.name, version.version, self._again)
         self._facts = Region(self._draw_facts, "d-stack-16")
         if self._program is not None:
+            self._draw_action()
             if (broken := self._example_problem) is not None:
                 said = self._text("ui.version.example_broken", problem=sentence(broken, self._text))
                 marked(tag("p", said, "d-note"), "example-problem")
-            with box("d-cols"):
+            with box("d-cols d-top"):
                 self._draw_try(self._program)
                 self._draw_use(self._program)
         traces = partial(self._services.traces.of_version, version.name, version.version)
@@ -182,6 +186,16 @@ class _Version:
             notify_error(exc, self._text)
             return
         self._facts.draw()
+
+    def _draw_action(self) -> None:
+        with self._page.actions:
+            link_button(
+                self._text("ui.test.nav"),
+                test_address(self._version.model_uri),
+                mark="test-version",
+                kind="primary",
+                icon="science",
+            )
 
     def _draw_facts(self) -> None:
         version = self._version
