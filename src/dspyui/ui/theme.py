@@ -344,7 +344,9 @@ a[aria-current=page] { font-weight: 650; }
 .d-table tbody tr:last-child td { border-bottom: none; }
 .d-table th.d-num { text-align: right; }
 .d-cell { max-width: 36ch; }
-.d-table td.d-whole { white-space: nowrap; }
+.d-table td.d-whole { overflow-wrap: normal; }
+/* Under a figure, words may go on in the next line. */
+.d-table td.d-num .d-note { white-space: normal; overflow-wrap: normal; }
 /* A name with a box to choose it by. */
 .d-row.d-pick { min-width: 20ch; flex-wrap: nowrap; align-items: flex-start; }
 /* A button is higher than a line of text. */
@@ -402,7 +404,11 @@ a[aria-current=page] { font-weight: 650; }
 .d-diff-line.folded { color: var(--ink-soft); }
 .d-code { background: var(--sunken); border: 1px solid var(--line); border-radius: var(--radius);
   padding: 10px 14px; width: 100%; margin: 0; max-height: 360px; overflow: auto; }
-.d-code.d-program { white-space: pre; overflow-wrap: normal; }
+.d-code.d-program { white-space: pre; overflow-wrap: normal; background:
+    linear-gradient(to right, var(--sunken) 50%, transparent) left / 32px 100% no-repeat local,
+    linear-gradient(to left, var(--sunken) 50%, transparent) right / 32px 100% no-repeat local,
+    linear-gradient(to right, var(--line), transparent) left / 16px 100% no-repeat scroll,
+    linear-gradient(to left, var(--line), transparent) right / 16px 100% no-repeat scroll, var(--sunken); }
 /* A box that scrolls fades out where it goes on; at its end this stands below everything. */
 .d-code::after, .d-diff::after, .d-prompt::after, .d-log::before { content: ""; display: block; flex: none;
   position: sticky; left: 0; height: var(--s24); pointer-events: none; }
@@ -430,7 +436,7 @@ a[aria-current=page] { font-weight: 650; }
   .d-actions { justify-content: flex-start; }
   .d-under { text-align: left; }
   .d-title .d-actions .d-primary { order: -1; }
-  .d-prose th, .d-prose td { min-width: 9em; }
+  .d-prose th, .d-prose td { min-width: 9em; overflow-wrap: anywhere; }
   .d-cols, .d-charts { grid-template-columns: minmax(0, 1fr); }
   .d-banner { padding: var(--s8) 12px; }
   .d-wide { display: none; }

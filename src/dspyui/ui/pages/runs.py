@@ -192,8 +192,9 @@ class _RunList:
 
     async def _reverse(self) -> None:
         self._query = self._query.model_copy(update={"descending": not self._query.descending})
-        self._filters.draw()
+        # In this order: the button that was pressed goes when the filters are drawn anew.
         await self._ask()
+        self._filters.draw()
 
     def _select(self, name: str, label: str, any_label: str, options: dict[str, str]) -> None:
         chosen = ui.select({"": any_label, **options}, value=getattr(self._query, name) or "")
@@ -273,7 +274,8 @@ class _RunList:
             marked(made, f"choose-{info.run_id}")
             with box():
                 shown = link(short_name(info), f"/runs/{info.run_id}", mark=f"run-{info.run_id}")
-                shown.props["title"] = info.name
+                if shown.text != info.name:
+                    shown.props["title"] = info.name
                 with box("d-note"):
                     time_of(info.started_at, self._page.visitor)
 
