@@ -175,10 +175,10 @@ def test_a_file_is_uploaded_and_compiled(shown: Shown, open_page, tmp_path: Path
 def test_a_tooltip_does_not_lie_over_the_menu_its_button_opened(shown: Shown, open_page):
     page = open_page(shown.address, "/?lang=en", viewport=VIEWPORTS["wide"]).page
     settled(page)
-    page.get_by_test_id("more").hover()
+    page.get_by_test_id("colours").hover()
     expect(page.locator(".q-tooltip")).to_be_visible()
-    page.get_by_test_id("more").click()
-    expect(page.get_by_test_id("start-empty")).to_be_visible()
+    page.get_by_test_id("colours").click()
+    expect(page.get_by_test_id("colours-dark")).to_be_visible()
     expect(page.locator(".q-tooltip:visible")).to_have_count(0)
 
 

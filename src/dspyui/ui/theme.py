@@ -436,7 +436,7 @@ a[aria-current=page] { font-weight: 650; }
   .d-actions { justify-content: flex-start; }
   .d-under { text-align: left; }
   .d-title .d-actions .d-primary { order: -1; }
-  .d-prose th, .d-prose td { min-width: 9em; overflow-wrap: anywhere; }
+  .d-prose th, .d-prose td { min-width: 11em; overflow-wrap: anywhere; }
   .d-cols, .d-charts { grid-template-columns: minmax(0, 1fr); }
   .d-banner { padding: var(--s8) 12px; }
   .d-wide { display: none; }
@@ -449,6 +449,8 @@ a[aria-current=page] { font-weight: 650; }
   .d-fieldrow .d-tools { grid-column: 1 / -1; }
   /* A long table scrolls in itself, and leaves the page a length that a thumb can travel. */
   .d-table-box.d-long { max-height: 65vh; overflow-y: auto; }
+  .d-table-box.d-long::after { content: ""; display: block; position: sticky; left: 0; bottom: 0; height: var(--s24);
+    pointer-events: none; background: linear-gradient(transparent, var(--surface)); }
   .d-prompt { max-height: 320px; }
   .d-chart { height: 200px; }
   .d-table.stacks thead { display: none; }

@@ -101,15 +101,16 @@ class _Run:
             icon="delete_outline",
             label_hidden=True,
         )
+        if self._run.spec is not None:
+            link_button(text("ui.runs.load"), f"/?run={info.run_id}", mark="load-run", icon="edit")
         if "program.json" in self._run.files:
             link_button(
                 text("ui.test.nav"),
                 test_address(f"runs:/{info.run_id}"),
                 mark="test-run-program",
+                kind="primary",
                 icon="science",
             )
-        if self._run.spec is not None:
-            link_button(text("ui.runs.load"), f"/?run={info.run_id}", mark="load-run", icon="edit")
 
     async def _delete(self) -> None:
         text, info = self._text, self._info
