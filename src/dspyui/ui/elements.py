@@ -64,6 +64,13 @@ def button(
     return marked(made, mark)
 
 
+def delete_button(text: Text, label: str, on_click: Handler, *, mark: str) -> ui.button:
+    """The button in a page's head that deletes what the page shows; `label` names it for readers and on hover."""
+    made = button(text("ui.common.delete"), on_click, mark=mark, kind="quiet", icon="delete_outline")
+    made.props["aria-label"] = made.props["title"] = label
+    return made
+
+
 def link(label: str, target: str, *, mark: str | None = None, outside: bool = False) -> ui.link:
     """A link; `outside` opens a new tab."""
     made = ui.link(label, target, new_tab=outside)

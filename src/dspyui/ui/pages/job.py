@@ -30,6 +30,7 @@ from dspyui.ui.elements import (
     code,
     confirmed,
     copy_button,
+    delete_button,
     empty,
     fact,
     facts,
@@ -222,14 +223,7 @@ class _Live:
             made = button(text("ui.job.cancel"), self._cancel, mark="cancel", kind="danger", icon="stop")
             made.set_enabled(not job.cancel_requested)
             return
-        button(
-            text("ui.job.delete"),
-            self._delete,
-            mark="delete",
-            kind="quiet",
-            icon="delete_outline",
-            label_hidden=True,
-        )
+        delete_button(text, text("ui.jobs.delete_yes"), self._delete, mark="delete")
         link_button(text("ui.job.load"), f"/?job={job.id}", mark="load-job", icon="edit")
         button(text("ui.job.again"), self._again, mark="run-again", icon="replay")
         if job.status == "done":

@@ -21,6 +21,7 @@ from dspyui.ui.elements import (
     card,
     chip,
     confirmed,
+    delete_button,
     empty,
     facts,
     folding,
@@ -67,19 +68,20 @@ class _Model:
     def _draw(self, found: ModelDetail) -> None:
         if found.next_token is not None and self._at + 1 == len(self._tokens):
             self._tokens.append(found.next_token)
-        self._draw_action(found.model)
+        self._draw_actions(found.model)
         self._draw_facts(found.model)
         self._draw_versions(found)
         self._labels.draw_tags(found.model.tags)
-        self._draw_delete()
 
-    def _draw_action(self, model: RegisteredModel) -> None:
-        """Test what is in use; before that, the newest version."""
+    def _draw_actions(self, model: RegisteredModel) -> None:
+        """What is in use can be tested; before that, the newest version."""
+        text = self._text
         self._page.actions.clear()
-        if (version := model.production or model.newest) is not None:
-            with self._page.actions:
+        with self._page.actions:
+            delete_button(text, text("ui.model.delete"), self._delete, mark="delete-model")
+            if (version := model.production or model.newest) is not None:
                 link_button(
-                    self._text("ui.test.nav"),
+                    text("ui.test.nav"),
                     test_address(version.model_uri),
                     mark="test-model",
                     kind="primary",
@@ -191,12 +193,6 @@ class _Model:
             noun="versions",
             mark="versions",
         )
-
-    def _draw_delete(self) -> None:
-        with box("d-actions"):
-            button(
-                self._text("ui.model.delete"), self._delete, mark="delete-model", kind="danger", icon="delete"
-            )
 
     async def _delete(self) -> None:
         text = self._text

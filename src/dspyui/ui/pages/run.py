@@ -23,6 +23,7 @@ from dspyui.ui.elements import (
     button,
     card,
     confirmed,
+    delete_button,
     fact,
     facts,
     figure,
@@ -93,14 +94,7 @@ class _Run:
         if info.deleted:
             button(text("ui.runs.restore"), self._restore, mark="restore", kind="primary", icon="restore")
             return
-        button(
-            text("ui.run.delete"),
-            self._delete,
-            mark="delete",
-            kind="quiet",
-            icon="delete_outline",
-            label_hidden=True,
-        )
+        delete_button(text, text("ui.run.delete"), self._delete, mark="delete")
         if self._run.spec is not None:
             link_button(text("ui.runs.load"), f"/?run={info.run_id}", mark="load-run", icon="edit")
         if "program.json" in self._run.files:

@@ -31,6 +31,7 @@ from dspyui.ui.elements import (
     code,
     confirmed,
     copy_button,
+    delete_button,
     fact,
     facts,
     figure,
@@ -165,8 +166,8 @@ class _Version:
         version = found.version
         self._labels = Labels(self._services, self._text, version.name, version.version, self._again)
         self._facts = Region(self._draw_facts, "d-stack-16")
+        self._draw_actions()
         if self._program is not None:
-            self._draw_action()
             if (broken := self._example_problem) is not None:
                 said = self._text("ui.version.example_broken", problem=sentence(broken, self._text))
                 marked(tag("p", said, "d-note"), "example-problem")
@@ -175,7 +176,6 @@ class _Version:
                 self._draw_use(self._program)
         traces = partial(self._services.traces.of_version, version.name, version.version)
         TracesCard(page, "version", traces)
-        self._draw_delete()
 
     async def _again(self) -> None:
         """What was changed, as MLflow holds it now."""
@@ -187,15 +187,18 @@ class _Version:
             return
         self._facts.draw()
 
-    def _draw_action(self) -> None:
+    def _draw_actions(self) -> None:
+        text = self._text
         with self._page.actions:
-            link_button(
-                self._text("ui.test.nav"),
-                test_address(self._version.model_uri),
-                mark="test-version",
-                kind="primary",
-                icon="science",
-            )
+            delete_button(text, text("ui.version.delete"), self._delete, mark="delete-version")
+            if self._program is not None:
+                link_button(
+                    text("ui.test.nav"),
+                    test_address(self._version.model_uri),
+                    mark="test-version",
+                    kind="primary",
+                    icon="science",
+                )
 
     def _draw_facts(self) -> None:
         version = self._version
@@ -350,16 +353,6 @@ class _Version:
             if version.run_id:
                 address = f"/api/runs/{version.run_id}/program"
                 link_button(text("ui.download.program"), address, mark="download-program", icon="download")
-
-    def _draw_delete(self) -> None:
-        with box("d-actions"):
-            button(
-                self._text("ui.version.delete"),
-                self._delete,
-                mark="delete-version",
-                kind="danger",
-                icon="delete",
-            )
 
     async def _delete(self) -> None:
         text, version = self._text, self._version
