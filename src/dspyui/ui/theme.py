@@ -410,12 +410,12 @@ a[aria-current=page] { font-weight: 650; }
     linear-gradient(to right, var(--line), transparent) left / 16px 100% no-repeat scroll,
     linear-gradient(to left, var(--line), transparent) right / 16px 100% no-repeat scroll, var(--sunken); }
 /* A box that scrolls fades out where it goes on; at its end this stands below everything. */
-.d-code::after, .d-diff::after, .d-prompt::after, .d-log::before { content: ""; display: block; flex: none;
-  position: sticky; left: 0; height: var(--s24); pointer-events: none; }
+.d-code::after, .d-diff::after, .d-prompt::after, .d-log .q-scrollarea__content::before { content: ""; display: block;
+  flex: none; position: sticky; left: 0; height: var(--s24); pointer-events: none; }
 .d-code::after, .d-diff::after { bottom: 0; background: linear-gradient(transparent, var(--sunken)); }
 .d-code::after { bottom: -10px; margin-bottom: -10px; }
 .d-prompt::after { bottom: 0; background: linear-gradient(transparent, var(--surface)); }
-.d-log::before { top: calc(-1 * var(--s8)); margin-top: calc(-1 * var(--s8));
+.d-log .q-scrollarea__content::before { top: 0; margin-top: calc(-1 * var(--s8));
   background: linear-gradient(var(--sunken), transparent); }
 
 .q-linear-progress { color: var(--accent); border-radius: 999px; height: 6px; }

@@ -230,7 +230,12 @@ def _frame(text: Text, name: str) -> dict[str, Any]:
     return {
         "animation": False,
         "grid": {"left": 54, "right": 16, "top": 36, "bottom": 40},
-        "tooltip": {"trigger": "axis", "confine": True},
+        "tooltip": {
+            "trigger": "axis",
+            "confine": True,
+            "axisPointer": {"label": {"precision": 0}},
+            ":valueFormatter": "value => value == null ? '–' : value.toFixed(2)",
+        },
         "xAxis": {**below, "axisLabel": _INK, "splitLine": {"show": False}, "axisLine": _LINES},
         "yAxis": {**beside, "type": "value", "min": 0, "max": 1, "axisLabel": _SCORE, "splitLine": _LINES},
     }
@@ -258,6 +263,8 @@ def _line(name: str, points: list[list[float]], colour: str) -> dict[str, Any]:
         "name": name,
         "type": "line",
         "data": points,
+        # It would be drawn in a lighter colour, and none is known that is lighter than a variable's.
+        "emphasis": {"disabled": True},
         "showSymbol": len(points) == 1,
         "lineStyle": {"color": colour, "width": 2},
         "itemStyle": {"color": colour},
