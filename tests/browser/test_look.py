@@ -12,6 +12,7 @@ from playwright.sync_api import expect
 
 from dspyui.domain.compiles import Progress
 from dspyui.settings import Settings
+from dspyui.ui import theme
 from tests.api.world import World
 from tests.browser.looks import LOOKS, VIEWPORTS, fits, settled
 from tests.program import Program
@@ -26,6 +27,9 @@ class Shown:
         world = World(Settings.load(env_file=folder / "no.env", environ={}, home=folder / "data"))
         done, failed = world.done(), world.failed()
         world.jobs.write_progress(failed, Progress(phase="baseline", done=3, total=12))
+        curves = {"baseline_curve": (0.0, 0.5, 0.3), "evaluation_curve": (1.0, 0.5, 0.7)}
+        world.jobs.write_progress(done, Progress(phase="saving", **curves))
+        self.done = done
         rows = "".join(f"消息 {n} {'long ' * 30},p{n}\n" for n in range(30))
         kept, _table = world.services.data.keep_upload("评论.csv", f"message,product\n{rows}".encode())
         self.paths = (
@@ -175,11 +179,32 @@ def test_a_file_is_uploaded_and_compiled(shown: Shown, open_page, tmp_path: Path
 def test_a_tooltip_does_not_lie_over_the_menu_its_button_opened(shown: Shown, open_page):
     page = open_page(shown.address, "/?lang=en", viewport=VIEWPORTS["wide"]).page
     settled(page)
-    page.get_by_test_id("more").hover()
+    page.get_by_test_id("colours").hover()
     expect(page.locator(".q-tooltip")).to_be_visible()
-    page.get_by_test_id("more").click()
-    expect(page.get_by_test_id("start-empty")).to_be_visible()
+    page.get_by_test_id("colours").click()
+    expect(page.get_by_test_id("colours-dark")).to_be_visible()
     expect(page.locator(".q-tooltip:visible")).to_have_count(0)
+
+
+def test_curves_have_the_colours_of_the_theme_and_stay_when_they_are_pointed_at(shown: Shown, open_page):
+    address = f"/jobs/{shown.done}?lang=en"
+    page = open_page(shown.address, address, viewport=VIEWPORTS["wide"], color_scheme="dark").page
+    settled(page)
+    chart = page.get_by_test_id("chart").locator("svg").first
+    curves = chart.locator("path[stroke='var(--accent)'][fill=none]")
+    expect(curves).not_to_have_count(0)
+    drawn = curves.count()
+    chart.hover()
+    pointed_at = re.compile(r"Baseline\s*\d\.\d\d\s*Optimised\s*\d\.\d\d")
+    expect(page.get_by_test_id("chart")).to_contain_text(pointed_at)
+    expect(curves).to_have_count(drawn)
+
+
+def test_the_dark_theme_has_its_own_accent_in_what_quasar_colours(shown: Shown, open_page):
+    page = open_page(shown.address, "/?lang=en", viewport=VIEWPORTS["wide"], color_scheme="dark").page
+    settled(page)
+    accent = "getComputedStyle(document.body).getPropertyValue('--q-primary')"
+    assert page.evaluate(accent).strip() == theme.DARK["accent"]
 
 
 def test_the_rough_shape_of_a_page_is_seen_before_its_scripts_run(shown: Shown, open_page):

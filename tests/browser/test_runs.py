@@ -158,7 +158,7 @@ def test_the_traces_of_a_run_are_turned_filtered_and_lead_to_mlflow(found: Found
     assert page.get_by_test_id("traces").locator(".d-table-box").evaluate(NOT_SCROLLED)
     fits_at_every_width(page)
     page.get_by_test_id("traces-next").click()
-    expect(page.get_by_test_id("traces-range")).to_have_text("21–22")
+    expect(page.get_by_test_id("traces-range")).to_have_text("21–22 of 22 traces")
     page.get_by_test_id("traces-text").fill("消息 7 ")
     expect(rows).to_have_count(1)
     # What else stands in the address stays there.

@@ -13,6 +13,7 @@ from dspyui.api.job_routes import JOB_FILES
 from dspyui.api.routers import create_routes
 from dspyui.cli.main import build
 from dspyui.i18n import LANGUAGES
+from dspyui.services.help import help_text
 from dspyui.settings import Settings
 from tests.api.world import World
 
@@ -37,6 +38,15 @@ def test_generated_documents_are_those_of_this_program(monkeypatch: pytest.Monke
     monkeypatch.setenv("COLUMNS", "100")
     for path, content in generate.documents().items():
         assert path.read_text(encoding="utf-8") == content, f"{path.name}: run `python docs/generate.py`"
+
+
+def test_help_puts_no_space_where_a_chinese_line_was_wrapped() -> None:
+    assert "并且有 100 行以上数据，再换用 MIPROv2" in help_text("optimizers", "zh_CN")
+    assert "训练行数少于 SIMBA\n的 `bsize`" in help_text("optimizers", "zh_CN")
+    written = (ROOT / "docs" / "spec_zh.md").read_text(encoding="utf-8")
+    fence = re.search(r"^```yaml.*?^```$", written, re.MULTILINE | re.DOTALL)
+    assert fence is not None
+    assert fence[0] in help_text("spec", "zh_CN")
 
 
 def test_a_plain_copy_of_the_example_changes_nothing(tmp_path: Path) -> None:

@@ -214,7 +214,7 @@ def test_scores_of_different_metrics_are_not_compared(service, put):
     found = service.compare([put(result([1.0, 0.0])), put(result([1.0, 0.5]), metric={"kind": "contains"})])
     assert found.tests == ()
     assert found.obstacle is not None
-    assert found.obstacle.values["params"].startswith("metric")
+    assert found.obstacle.values["params"] == "exact_match ≠ contains"
     assert [run.common for run in found.runs] == [None, None]
     assert len(found.rows) == 2
 

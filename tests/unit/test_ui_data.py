@@ -307,7 +307,7 @@ async def test_a_file_is_shown_before_it_fits(user: User, world: World, name, co
     assert read in told
     assert "甲, 乙, 丙" in told
     assert "一" in told, "its first rows"
-    assert world.services.uploads.search()[0].digest[:16] in told
+    assert world.services.uploads.search()[0].digest[:12] in told
     assert words(user, "file-duplicates") == ("0" if name == "rows.jsonl" else "1")
     assert exists(user, marker="column-proposal")
 

@@ -54,6 +54,10 @@ def test_times_are_the_visitors_and_as_short_as_they_may_be():
     assert formats.exact_moment(at, shanghai) == "2026-11-24 04:30:00 +0800"
 
 
+def test_an_interval_stays_on_one_line():
+    assert formats.between(-0.1, 0.25).split(" ") == ["−0.10\u00a0…\u00a0+0.25"]
+
+
 @pytest.mark.parametrize("name", [None, "", "Nowhere/Atlantis", "../../etc/passwd", "x" * 300])
 def test_an_unknown_time_zone_means_this_machines_own(name):
     assert formats.zone(name) is None

@@ -22,6 +22,8 @@ def put(world: World, shelf: Shelf, scores, name: str = NAME) -> int:
         run_id=shelf.put(result(scores)), name=name, who="t", description="for <i>shops"
     )
     tags = {"dspyui.evaluation_score": f"{scores[0]:.4f}", "dspyui.score_improvement": "0.5000",
+            "dspyui.score_improvement_ci_low": "0.2100", "dspyui.score_improvement_ci_high": "0.7900",
+            "dspyui.verdict": "better",
             "dspyui.data_digest": "ab" * 32, "dspyui.program": "产品"}  # fmt: skip
     return world.registry.register(request, program(), tags=tags, input_example={}).version
 
@@ -48,7 +50,14 @@ async def test_the_list_tells_who_is_where_and_what_they_scored(user: User, worl
     world.registry.set_alias(NAME, "champion", 3)
     await opened(user, "/models", f"model-{NAME}")
     said = words(user, "models")
-    for part in (NAME, "Version 3", "Version 2", "Version 1", "1.00 (+0.50)", "champion → 3"):
+    for part in (
+        NAME,
+        "Version 3",
+        "Version 2",
+        "Version 1",
+        "Score 1.00 +0.50 [+0.21 … +0.79] better",
+        "champion → 3",
+    ):
         assert part in said
     assert "production →" not in said
     assert element(user, f"model-{NAME}").props["href"] == HOME
@@ -60,14 +69,14 @@ async def test_fifty_models_a_page_and_names_are_looked_for_on_the_server(
     for number in range(52):
         world.registry.put(f"model {number:02d}")
     await opened(user, "/models?sort=name", "models-range")
-    assert words(user, "models-range").strip() == "1–50"
+    assert words(user, "models-range").strip() == "1–50, more follow"
     assert not exists(user, marker="model-model 51")
     user.find(marker="models-next").click()
     await until(sees(user, marker="model-model 51"))
-    assert words(user, "models-range").strip() == "51–52"
+    assert words(user, "models-range").strip() == "51–52 of 52 models"
     user.find(marker="models-name").type("DEL 07")
     await until(sees(user, marker="model-model 07"))
-    assert words(user, "models-range").strip() == "1–1"
+    assert words(user, "models-range").strip() == "1 model"
     user.find(marker="models-name").clear().type("none of these")
     await until(sees(user, marker="no-fit"))
     user.find(marker="show-all").click()
@@ -90,7 +99,7 @@ async def test_a_models_page_shows_its_versions(user: User, world: World, shelf:
     world.registry.set_tags(NAME, 2, {"team": "search"})
     await opened(user, HOME, "versions")
     first, second = words(user, "row-1"), words(user, "row-2")
-    for part in ("Production", "1.00 (+0.50)", "abababababab", "产品", "for <i>shops"):
+    for part in ("Production", "1.00 +0.50 [+0.21 … +0.79] better", "abababababab", "产品", "for <i>shops"):
         assert part in first
     for part in ("champion", "0.00", "team: search"):
         assert part in second

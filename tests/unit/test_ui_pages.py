@@ -1085,9 +1085,9 @@ MEASURED = {
 @pytest.mark.parametrize(
     ("language", "said"),
     [
-        ("en", ["+0.86", "better, 95% interval +0.71 … +0.94", "The interval excludes zero.",
+        ("en", ["+0.86", "better, 95% interval +0.71 … +0.94", "The interval excludes zero.",
                 "Exact match (product)", "Test rows 36", "Cost $0.00"]),
-        ("zh", ["+0.86", "提升，95% 置信区间 +0.71 … +0.94", "区间不包含零。",
+        ("zh", ["+0.86", "提升，95% 置信区间 +0.71 … +0.94", "区间不包含零。",
                 "精确匹配（product）", "测试行数 36", "费用 $0.00"]),
     ],
 )  # fmt: skip
@@ -1118,8 +1118,8 @@ async def test_what_an_older_version_does_not_say_its_run_tells(user: User, worl
 @pytest.mark.parametrize(
     ("language", "said"),
     [
-        ("en", ["Exact match (product)", "Test rows 1", "Digest of the rows 000000000000"]),
-        ("zh", ["精确匹配（product）", "测试行数 1", "数据行摘要 000000000000"]),
+        ("en", ["Exact match (product)", "Test rows 1", "Fingerprint of the rows 000000000000"]),
+        ("zh", ["精确匹配（product）", "测试行数 1", "数据指纹（SHA-256） 000000000000"]),
     ],
 )
 async def test_a_result_says_first_what_was_measured(user: User, world: World, language, said):

@@ -5,8 +5,9 @@ from nicegui.testing import User
 
 from dspyui.domain.registry import RegisterRequest
 from dspyui.domain.run_list import RunQuery
+from dspyui.domain.runs import RunInfo
 from dspyui.errors import UnavailableError
-from dspyui.ui.run_views import AskedRuns, address_of, p_value
+from dspyui.ui.run_views import AskedRuns, address_of, p_value, param_in_words, short_name
 from tests.api.world import World, program
 from tests.pages import element, exists, sees, until, words
 from tests.run_world import Shelf, result
@@ -22,6 +23,37 @@ async def opened(user: User, address: str, mark: str) -> None:
     await until(sees(user, marker=mark))
 
 
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("order-numbers-LabeledFewShot-20261128-004820", "order-numbers"),
+        ("demo-batch-20261128-004955", "demo-batch"),
+        ("My best, LabeledFewShot", "My best, LabeledFewShot"),
+        ("", "r1"),
+    ],
+)
+def test_a_list_says_a_runs_name_without_what_stands_beside_it(name: str, said: str):
+    nothing = dict.fromkeys(("job_id", "started_at", "ended_at"))
+    params = {"optimizer": "LabeledFewShot"}
+    info = RunInfo(run_id="r1", experiment_id="1", url="", name=name, status="FINISHED", params=params, metrics={},
+                   tags={}, **nothing)  # fmt: skip
+    assert short_name(info) == said
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("signature.outputs", '[{"name": "product"}]', "product"),
+        ("signature.inputs", '[{"name": "a"}, {"name": "n", "type": "int"}]', "a, n (int)"),
+        ("signature.instructions", "Copy it.", "Copy it."),
+        ("signature.outputs", "[1]", "[1]"),
+        ("optimizer.k", "8", "8"),
+    ],
+)
+def test_a_parameter_is_said_as_a_person_reads_it(name: str, value: str, said: str):
+    assert param_in_words(name, value) == said
+
+
 # The list.
 
 
@@ -32,7 +64,7 @@ async def test_the_list_tells_what_a_person_chooses_by(user: User, world: World,
     await opened(user, "/runs", f"run-{run_id}")
     said = words(user, "runs")
     for part in ("Best <b>yet</b>", "Done", "产品 extraction/1", "Predict", "LabeledFewShot", "local/smollm2-135m",
-                 "0.00", "0.75", "+0.75", "[+", "$0.012", "1 min 30 s", "抽取 1 1"):  # fmt: skip
+                 "0.00", "0.75", "+0.75 [+0.33 … +0.91] better", "$0.012", "1 min 30 s", "抽取 1 1"):  # fmt: skip
         assert part in said, part
     assert element(user, f"run-{run_id}").props["href"] == f"/runs/{run_id}"
     assert element(user, "version-抽取 1-1").props["href"] == "/models/%E6%8A%BD%E5%8F%96%201/1"
@@ -55,12 +87,12 @@ async def test_each_version_that_was_made_of_a_run_has_a_line_of_its_own(
 async def test_fifty_a_page_and_the_next_ones_on_the_next(user: User, shelf: Shelf):
     runs = [shelf.put(result([1.0])) for _ in range(52)]
     await opened(user, "/runs", "runs-range")
-    assert words(user, "runs-range").strip() == "1–50"
+    assert words(user, "runs-range").strip() == "1–50, more follow"
     assert not exists(user, marker=f"run-{runs[1]}")
     assert not element(user, "runs-previous").enabled  # type: ignore[attr-defined]
     user.find(marker="runs-next").click()
     await until(sees(user, marker=f"run-{runs[1]}"))
-    assert words(user, "runs-range").strip() == "51–52"
+    assert words(user, "runs-range").strip() == "51–52 of 52 Runs"
     assert not element(user, "runs-next").enabled  # type: ignore[attr-defined]
     user.find(marker="runs-previous").click()
     await until(sees(user, marker=f"run-{runs[51]}"))
@@ -287,7 +319,7 @@ async def test_three_runs_are_corrected_and_their_prompts_chosen(user: User, she
 async def test_what_must_not_be_compared_says_why(user: User, shelf: Shelf):
     one, two = shelf.put(), shelf.put(metric={"kind": "contains"})
     await opened(user, f"/runs/compare?ids={one},{two}", "obstacle")
-    assert "scored by different metrics (metric" in words(user, "obstacle")
+    assert "scored by different metrics (exact_match ≠ contains" in words(user, "obstacle")
     assert not exists(user, marker="verdict-A-B")
 
 

@@ -79,7 +79,6 @@ async def test_a_version_is_chosen_asked_and_shown_whole(user: User, world: Worl
         request, made("产品", module={"kind": "chain_of_thought"}), tags={}, input_example={}
     )
     await user.open("/test?lang=en")
-    assert "disable" in element(user, "test-run").props
     await until(sees(user, marker="choose-which"))
     assert element(user, "choose-which").value == "models:/产品/Production"  # type: ignore[attr-defined]
     user.find(marker="add-program").click()
@@ -402,7 +401,22 @@ async def test_a_program_that_is_not_there_is_said_with_a_way_to_try_again(user:
     await user.open("/test?lang=en&model=models:/nobody/1&model=no/such.json")
     await until(says(user, "test-problem", "no/such.json"))
     assert exists(user, marker="test-problem-retry")
-    assert "disable" in element(user, "test-run").props
+
+
+async def test_run_takes_the_program_that_is_chosen_while_none_was_added(user: User, world: World):
+    await user.open("/test?lang=en")
+    await until(sees(user, content="No models yet"))
+    user.find(marker="test-run").click()
+    await until(lambda: any("Choose the program" in said for said in user.notify.messages))
+    request = RegisterRequest(run_id="r1", name="产品", who="tester")
+    world.registry.register(request, made("产品"), tags={}, input_example={})
+    await user.open("/test?lang=en")
+    await until(sees(user, marker="choose-which"))
+    user.find(marker="test-run").click()
+    await until(sees(user, marker="lane-1"))
+    await until(lambda: "This is still empty" in str(element(user, "input-message").error))  # type: ignore[attr-defined]
+    await answered(user, "my lamp", 1)
+    assert not exists(user, marker="lane-2")
 
 
 async def test_the_pages_of_a_job_a_version_and_a_run_lead_here(user: User, world: World):

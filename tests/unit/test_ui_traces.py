@@ -35,7 +35,7 @@ async def test_a_run_shows_its_traces_with_what_they_cost_and_what_was_said_of_t
     await opened(user, f"/runs/{run_id}", f"trace-{good.mlflow_id}")
     said = words(user, "traces")
     for part in ("message: My <b>lamp</b>", "product: lamp", "1,234", "$0.013", "2.5 s", "20 ms", "OK", "Failed",
-                 "ok: true", "it is <i>right</i>", "expected output: product: a lamp, n: 1", "1–2"):  # fmt: skip
+                 "ok: true", "it is <i>right</i>", "expected output: product: a lamp, n: 1", "2 traces"):  # fmt: skip
         assert part in said, part
     link = element(user, f"trace-{good.mlflow_id}")
     assert f"selectedEvaluationId={good.mlflow_id}" in link.props["href"]
@@ -49,15 +49,15 @@ async def test_it_is_filtered_and_paged_by_the_server(user: User, world: World, 
     world.traces.assess(calls[7], "stars", 4)
     oldest, newest = f"trace-{calls[0].mlflow_id}", f"trace-{calls[22].mlflow_id}"
     await opened(user, f"/runs/{run_id}", newest)
-    assert words(user, "traces-range").strip() == "1–20"
+    assert words(user, "traces-range").strip() == "1–20, more follow"
     assert not exists(user, marker=oldest)
     user.find(marker="traces-next").click()
     await until(sees(user, marker=oldest))
-    assert words(user, "traces-range").strip() == "21–23"
+    assert words(user, "traces-range").strip() == "21–23 of 23 traces"
     element(user, "traces-min_ms").set_value(150)  # type: ignore[attr-defined]
-    await until(lambda: words(user, "traces-range").strip() == "1–8")
+    await until(lambda: words(user, "traces-range").strip() == "8 traces")
     element(user, "traces-min_tokens").set_value(20)  # type: ignore[attr-defined]
-    await until(lambda: words(user, "traces-range").strip() == "1–3")
+    await until(lambda: words(user, "traces-range").strip() == "3 traces")
     assert "Only calls that DSPyUI traced" in words(user, "traces-note")
     assert not element(user, "traces-value").enabled  # type: ignore[attr-defined]
     user.find(marker="traces-assessment").type("stars")

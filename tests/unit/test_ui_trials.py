@@ -17,11 +17,11 @@ TRIALS = (
 SAID = {
     "en": (
         ["Trials (validation)", "Trials (part of the validation rows)", "Trials (training rows)"],
-        ["0.25 on validation", "#1 0.50 on training rows", "#2 0.75 on part of the validation rows"],
+        ["Baseline (validation) 0.25", "#1 (training rows) 0.50", "#2 (part of the validation rows) 0.75"],
     ),
     "zh": (
         ["试验（验证集）", "试验（部分验证集）", "试验（训练集）"],
-        ["验证集 0.25", "#1 训练集 0.50", "#2 部分验证集 0.75"],
+        ["基线（验证集）0.25", "#1（训练集）0.50", "#2（部分验证集）0.75"],
     ),
 }
 

@@ -12,6 +12,8 @@ from dspyui.domain.signatures import Row
 
 # The model that a metric asks decides the score too: where it stands among the params of a Run.
 _ASKED_BY: Mapping[str, str] = {"llm_judge": "lm.judge.", "semantic_similarity": "lm.embedder."}
+# A longer value of a parameter is named, not shown.
+_SHORT = 60
 
 
 class ComparedRun(Frozen):
@@ -114,8 +116,19 @@ def _obstacle(runs: Sequence[tuple[RunInfo, CompileResult | None]]) -> Notice | 
     if any(metric != metrics[0] for metric in metrics):
         names = sorted({name for metric in metrics for name in metric.keys() | metrics[0].keys()
                         if metric.get(name) != metrics[0].get(name)})  # fmt: skip
-        return Notice(key="ui.compare.other_metric", values={"params": ", ".join(names)})
+        said = ", ".join(_against(name, [metric.get(name, "–") for metric in metrics]) for name in names)
+        return Notice(key="ui.compare.other_metric", values={"params": said})
     return None
+
+
+def _against(name: str, values: Sequence[str]) -> str:
+    """What the metrics differ in, with its values where they are short; those of the metric and its fields need no
+    name."""
+    different = list(dict.fromkeys(values))
+    if max(map(len, different)) > _SHORT:
+        return name
+    said = " ≠ ".join(different)
+    return said if name in {"metric", "metric.fields"} else f"{name}: {said}"
 
 
 def _metric_params(params: Mapping[str, str]) -> dict[str, str]:

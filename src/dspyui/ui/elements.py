@@ -64,6 +64,13 @@ def button(
     return marked(made, mark)
 
 
+def delete_button(text: Text, label: str, on_click: Handler, *, mark: str) -> ui.button:
+    """The button in a page's head that deletes what the page shows; `label` names it for readers and on hover."""
+    made = button(text("ui.common.delete"), on_click, mark=mark, kind="quiet", icon="delete_outline")
+    made.props["aria-label"] = made.props["title"] = label
+    return made
+
+
 def link(label: str, target: str, *, mark: str | None = None, outside: bool = False) -> ui.link:
     """A link; `outside` opens a new tab."""
     made = ui.link(label, target, new_tab=outside)
@@ -129,6 +136,15 @@ def labelled(label: str, note: str = "") -> Iterator[ui.element]:
             tag("p", note, "d-note").style("margin-top: var(--s4)")
 
 
+@contextmanager
+def beside(label: str) -> Iterator[ui.element]:
+    """A label with the controls that belong to it, which stay together."""
+    with box("d-row d-together").props("role=group") as made:
+        made.props["aria-label"] = label
+        tag("span", label, "d-note").props("aria-hidden=true")
+        yield made
+
+
 def control(element: E_, label: str, mark: str) -> E_:
     """Give a Quasar control our looks, its name for readers and its mark."""
     element.props("outlined dense hide-bottom-space")
@@ -136,10 +152,15 @@ def control(element: E_, label: str, mark: str) -> E_:
     return marked(element, mark)
 
 
-def figure(label: str, value: str, *, word: str = "", tone: Tone = "", big: bool = False) -> Tag:
-    """A number with what it is; returns the number, to be changed later."""
+def figure(
+    label: str, value: str, *, word: str = "", tone: Tone = "", big: bool = False, dot: str = ""
+) -> Tag:
+    """A number with what it is, and a `dot` of that class's colour; returns the number, to be changed later."""
     with box(f"d-figure {tone} {'big' if big else ''}"):
-        tag("span", label, "k")
+        with box("k", "span"):
+            if dot:
+                box(f"d-dot {dot}", "span").props("aria-hidden=true")
+            tag("span", label)
         shown = tag("span", value, "v")
         if word:
             tag("span", word, "w")
@@ -183,9 +204,10 @@ def folding(content: str) -> Tag:
     return made
 
 
-def code(content: str, *, mark: str | None = None) -> Tag:
-    """Text in the code font."""
-    made = tag("pre", content, "d-code")
+def code(content: str, *, mark: str | None = None, is_program: bool = False) -> Tag:
+    """Text in the code font. The lines of a program are not broken: it scrolls."""
+    made = tag("pre", content, "d-code d-program" if is_program else "d-code")
+    made.props("tabindex=0")
     return marked(made, mark) if mark else made
 
 

@@ -19,6 +19,11 @@ def signed(value: float) -> str:
     return f"+{text}" if value > 0 else f"−{text}"
 
 
+def between(low: float, high: float) -> str:
+    """Bounds of a difference, with their signs. No line ends inside it: the spaces are no-break ones."""
+    return f"{signed(low)}\u00a0…\u00a0{signed(high)}"
+
+
 def count(value: int) -> str:
     """A whole number with thousands apart."""
     return f"{value:,}"
@@ -56,6 +61,15 @@ def duration(seconds: float | None, text: Text) -> str:
     if whole < 3600:
         return text("ui.format.minutes", minutes=whole // 60, seconds=f"{whole % 60:02d}")
     return text("ui.format.hours", hours=whole // 3600, minutes=whole % 3600 // 60)
+
+
+# Enough of a fingerprint to tell two apart at a glance.
+_FINGERPRINT = 12
+
+
+def fingerprint(digest: str) -> str:
+    """The beginning of a SHA-256, the same length on every page."""
+    return digest[:_FINGERPRINT]
 
 
 def size(count_bytes: int) -> str:

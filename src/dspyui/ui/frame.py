@@ -17,7 +17,7 @@ from dspyui.i18n import LANGUAGES, Language, Text
 from dspyui.services import Services
 from dspyui.ui import formats, theme
 from dspyui.ui.background import notify_error, off_loop
-from dspyui.ui.elements import Region, Tone, box, button, link, marked, tag
+from dspyui.ui.elements import Region, Tag, Tone, box, button, link, marked, tag
 from dspyui.ui.visitor import DARK, HTML_LANG, Colours, Visitor, find_visitor
 
 # How often the header looks at MLflow and the jobs, in seconds.
@@ -56,11 +56,17 @@ _RELOAD = "const to = new URL(location.href); to.searchParams.delete('lang'); lo
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """What every page function works with: the services, the visitor, and where its main action goes."""
+    """What every page function works with: the services, the visitor, where its main action goes, and its title."""
 
     services: Services
     visitor: Visitor
     actions: ui.element
+    heading: Tag
+
+    def entitle(self, title: str) -> None:
+        """Give the page the title that is known once it has been read."""
+        self.heading.text = title
+        ui.page_title(f"{title} · {self.text('app.name')}")
 
     @property
     def text(self) -> Text:
@@ -81,11 +87,11 @@ def framed(services: Services, active: str, title: str = "", lead: str = "") -> 
     with box("d-page", "main").props("id=main"):
         with box("d-title"):
             with box():
-                tag("h1", shown)
+                heading = tag("h1", shown)
                 if said := lead or ("" if title else text(f"ui.{active}.lead")):
                     tag("p", said, "d-lead")
             actions = box("d-actions")
-        yield Page(services, visitor, actions)
+        yield Page(services, visitor, actions, heading)
 
 
 def _prepare(visitor: Visitor, title: str) -> None:

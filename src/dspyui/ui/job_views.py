@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from dspyui.domain.base import Notice
 from dspyui.domain.compiles import (
@@ -149,6 +149,26 @@ def metric_label(kind: str, names: str, text: Text) -> str:
     return text("ui.result.metric_of", metric=label, names=names) if names else label
 
 
+def certainty(word: str | None, low: float | None, high: float | None) -> "Certainty | None":
+    """How sure a recorded gain is; None when nothing was optimised or the record is of no use."""
+    known = next((known for known in get_args(Word) if known == word), None)
+    return None if known is None else Certainty(known, low, high)
+
+
+def difference_in_words(gained: float | None, sure: "Certainty | None", text: Text) -> str:
+    """A difference in one line: its sign, its interval and a word; an empty text where there is none."""
+    if gained is None:
+        return ""
+    said = formats.signed(gained)
+    if sure is None:
+        return said
+    word = text(f"ui.result.{sure.word}")
+    if sure.low is None or sure.high is None:
+        return text("ui.result.gained", difference=said, word=word)
+    interval = formats.between(sure.low, sure.high)
+    return text("ui.result.gained_interval", difference=said, interval=interval, word=word)
+
+
 @dataclass(frozen=True, slots=True)
 class Certainty:
     """A difference's 95 % interval as a result or a version's record has it."""
@@ -162,8 +182,7 @@ class Certainty:
         word = text(f"ui.result.{self.word}")
         if self.word == "too_few" or self.low is None or self.high is None:
             return word
-        interval = f"{formats.signed(self.low)} … {formats.signed(self.high)}"
-        return text("ui.result.interval", word=word, interval=interval)
+        return text("ui.result.interval", word=word, interval=formats.between(self.low, self.high))
 
     def sentence(self, text: Text) -> str:
         """What the interval means."""

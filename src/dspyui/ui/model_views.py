@@ -18,6 +18,7 @@ from dspyui.i18n import Text
 from dspyui.services.models import reasons
 from dspyui.ui import formats
 from dspyui.ui.elements import Tone
+from dspyui.ui.job_views import Certainty, certainty, difference_in_words
 
 STAGE_TONES: Final[Mapping[Stage, Tone]] = {
     "None": "", "Staging": "warn", "Production": "good", "Archived": "",
@@ -65,11 +66,18 @@ def number_in(tags: Mapping[str, str], name: str) -> float | None:
         return None
 
 
-def scores_of(version: ModelVersion) -> tuple[str, str]:
-    """What it scored on its test rows, and what the optimizer gained; dashes where that is not known."""
+def recorded_certainty(tags: Mapping[str, str]) -> Certainty | None:
+    """How sure the gain is, as a version's record says."""
+    low, high = (number_in(tags, f"dspyui.score_improvement_ci_{end}") for end in ("low", "high"))
+    return certainty(tags.get("dspyui.verdict"), low, high)
+
+
+def scores_of(version: ModelVersion, text: Text) -> tuple[str, str]:
+    """What it scored on its test rows, a dash where that is not known; and what the optimizer gained, with its
+    interval and a word, or an empty text."""
     gained = number_in(version.tags, "dspyui.score_improvement")
     score = number_in(version.tags, "dspyui.evaluation_score")
-    return formats.score(score), "–" if gained is None else formats.signed(gained)
+    return formats.score(score), difference_in_words(gained, recorded_certainty(version.tags), text)
 
 
 def other_tags(tags: Mapping[str, str]) -> dict[str, str]:

@@ -1,5 +1,7 @@
 """What the pages about Runs show, worked out from the domain. Pure."""
 
+import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from string import ascii_uppercase
@@ -14,12 +16,15 @@ from dspyui.domain.run_list import MAX_FILTER, RunQuery, RunSort
 from dspyui.domain.runs import RUN_KINDS, RunInfo, RunStatus
 from dspyui.i18n import Text
 from dspyui.ui import formats
+from dspyui.ui.job_views import Certainty, certainty
 
 STATES: Final[tuple[RunStatus, ...]] = get_args(RunStatus)
 MODULE_LABELS: Final = tuple(info.label for info in MODULES.values())
 OPTIMIZER_LABELS: Final = tuple(info.label for info in OPTIMIZERS.values())
 # Short names of Runs that stand beside each other.
 LETTERS: Final = ascii_uppercase
+# The time at the end of the name that a Run gets when it is made.
+_MADE_AT: Final = re.compile(r"-\d{8}-\d{6}$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,13 +100,16 @@ def optimizer_name(label: str | None, text: Text) -> str:
     return text("optimizer.none.label") if label == OPTIMIZERS["none"].label else label
 
 
-def difference(info: RunInfo) -> tuple[str, str]:
-    """What the optimizer gained, and its interval in brackets; an empty text where there is none."""
-    gained = info.metrics.get("score_improvement")
-    if gained is None:
-        return "–", ""
+def difference(info: RunInfo) -> tuple[float | None, Certainty | None]:
+    """What the optimizer gained, and how sure that is; None where there is none."""
     low, high = (info.metrics.get(f"score_improvement_ci_{end}") for end in ("low", "high"))
-    return formats.signed(gained), "" if low is None or high is None else f"[{between(low, high)}]"
+    return info.metrics.get("score_improvement"), certainty(info.tags.get("dspyui.verdict"), low, high)
+
+
+def short_name(info: RunInfo) -> str:
+    """A Run's name without the optimizer and the time that a compile puts behind it: they stand beside it."""
+    name = _MADE_AT.sub("", info.name)
+    return name.removesuffix(f"-{info.params.get('optimizer')}") or info.run_id
 
 
 def batch_score(info: RunInfo) -> tuple[str, str]:
@@ -129,14 +137,9 @@ def seconds(info: RunInfo) -> float | None:
     return (info.ended_at - info.started_at).total_seconds()
 
 
-def between(low: float, high: float) -> str:
-    """Bounds of a difference, with their signs."""
-    return f"{formats.signed(low)} … {formats.signed(high)}"
-
-
 def interval(found: Difference) -> str:
     """Its interval; a dash when there is none."""
-    return "–" if found.low is None or found.high is None else between(found.low, found.high)
+    return "–" if found.low is None or found.high is None else formats.between(found.low, found.high)
 
 
 def estimate(found: Estimate | None) -> str:
@@ -144,6 +147,24 @@ def estimate(found: Estimate | None) -> str:
     if found is None:
         return "–"
     return f"{formats.score(found.value)} [{formats.score(found.low)} … {formats.score(found.high)}]"
+
+
+def param_in_words(name: str, value: str) -> str:
+    """A recorded parameter: a list of fields by their names, with what else is said of each in brackets."""
+    if not name.startswith("signature."):
+        return value
+    try:
+        made = json.loads(value)
+        return ", ".join(_field_in_words(dict(field)) for field in made)
+    except (ValueError, TypeError, KeyError):
+        # Instructions, or a record of another program.
+        return value
+
+
+def _field_in_words(field: dict[str, Any]) -> str:
+    name = str(field.pop("name"))
+    rest = ", ".join(str(value) for value in field.values())
+    return f"{name} ({rest})" if rest else name
 
 
 def p_value(value: float) -> str:

@@ -57,12 +57,12 @@ DARK: Final[Mapping[str, str]] = {
     "shadow": "none",
 }
 
-# Charts are drawn on a canvas that knows no CSS variables: tones that read on light and on dark.
-CHART_BASELINE: Final = "#8b9796"
-CHART_OPTIMISED: Final = "#1f9e91"
-CHART_TRIAL: Final = "#c2852b"
-CHART_INK: Final = "#84908f"
-CHART_LINE: Final = "rgba(132, 144, 143, 0.25)"
+# Charts are drawn as SVG, which knows the variables.
+CHART_BASELINE: Final = "var(--ink-soft)"
+CHART_OPTIMISED: Final = "var(--accent)"
+CHART_TRIAL: Final = "var(--warn)"
+CHART_INK: Final = "var(--ink-soft)"
+CHART_LINE: Final = "var(--line)"
 CHART_FONT_SIZE: Final = 12
 
 # For Quasar, which mixes tints of its own from its brand colours.
@@ -125,7 +125,9 @@ _SIZES = (
 
 CSS: Final = (
     f":root {{ {_SIZES} {_variables(LIGHT)} }}\n"
-    f"body.body--dark {{ {_variables(DARK)} --q-primary: {DARK['accent']}; --q-negative: {DARK['bad']}; }}\n"
+    # Quasar's own are written into the element, where only this outranks them.
+    f"body.body--dark {{ {_variables(DARK)} --q-primary: {DARK['accent']} !important;"
+    f" --q-negative: {DARK['bad']} !important; }}\n"
     + """
 body { font-family: var(--font); font-size: var(--t14); line-height: 1.5; color: var(--ink);
   background: var(--page); -webkit-font-smoothing: antialiased; }
@@ -187,11 +189,16 @@ h1, h2, h3, p { margin: 0; }
 .d-note { color: var(--ink-soft); font-size: var(--t12); overflow-wrap: anywhere; }
 .d-soft { color: var(--ink-soft); }
 .d-row { display: flex; gap: var(--s8); align-items: center; flex-wrap: wrap; }
+/* In a row that breaks, these stay on one line as long as it is wide enough. */
+.d-together { max-width: 100%; }
+.d-topics { display: flex; gap: var(--s8) var(--s24); flex-wrap: wrap; }
 .d-stack { display: flex; flex-direction: column; gap: var(--s8); min-width: 0; width: 100%; }
 .d-stack-16 { display: flex; flex-direction: column; gap: var(--s16); min-width: 0; width: 100%; }
 .d-cols { display: grid; grid-template-columns: repeat(2, minmax(0, 1fr)); gap: var(--s16); width: 100%; }
+.d-top { align-items: start; }
 .d-grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(200px, 1fr)); gap: 12px var(--s16);
   width: 100%; align-items: start; }
+.d-grid.d-roomy { grid-template-columns: repeat(auto-fill, minmax(min(340px, 100%), 1fr)); }
 /* Answers side by side, as many as there is room for. */
 .d-answers { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(260px, 100%), 1fr)); gap: var(--s16);
   width: 100%; align-items: start; }
@@ -208,6 +215,8 @@ h1, h2, h3, p { margin: 0; }
 .d-rail .d-facts .k { font-size: var(--t12); }
 .d-rail .d-facts .v { margin-bottom: var(--s8); }
 .d-break { overflow-wrap: anywhere; }
+/* A name on one line; of a very long one the beginning. */
+.d-name { display: block; max-width: 28ch; white-space: nowrap; overflow: hidden; text-overflow: ellipsis; }
 
 /* Chips */
 .d-chip { display: inline-flex; align-items: center; gap: 6px; padding: 2px 10px; border-radius: 999px;
@@ -229,6 +238,7 @@ a.d-chip:hover { border-color: currentcolor; text-decoration: none; }
 .q-btn.d-primary { background: var(--accent) !important; color: var(--on-accent) !important; }
 .q-btn.d-plain { background: var(--surface) !important; color: var(--ink) !important;
   border: 1px solid var(--line-strong); }
+.q-btn.d-plain[aria-current] { color: var(--accent) !important; border-color: var(--accent); }
 .q-btn.d-danger { background: var(--surface) !important; color: var(--bad) !important;
   border: 1px solid var(--bad); }
 .q-btn.d-quiet { background: transparent !important; color: var(--ink-soft) !important; padding: 6px 8px; }
@@ -241,6 +251,8 @@ a.d-chip:hover { border-color: currentcolor; text-decoration: none; }
 .q-field__native, .q-field__input { color: var(--ink) !important; line-height: 1.5; }
 .q-field--dense .q-field__bottom { padding: 4px 2px 0; font-size: var(--t12); line-height: 1.4; min-height: 0; }
 .q-field__messages { line-height: 1.4; }
+.q-field__native::placeholder, .q-field__input::placeholder { color: var(--ink-soft); opacity: 1; }
+.q-item__label--caption { color: var(--ink-soft); }
 /* What an empty choice means stands in it, not above the value that was chosen. */
 .d-unset.q-field--float .q-field__label { display: none; }
 .d-unset .q-field__control-container { padding-top: 0 !important; }
@@ -248,7 +260,8 @@ a.d-chip:hover { border-color: currentcolor; text-decoration: none; }
 .q-toggle { margin-left: -8px; }
 .q-field--with-bottom { padding-bottom: 0; }
 .q-field--with-bottom .q-field__bottom { position: static; transform: none; }
-.q-field--disabled .q-field__control > div { opacity: 0.75 !important; }
+.q-field--disabled .q-field__control > div { opacity: 1 !important; }
+.q-field--outlined.q-field--disabled .q-field__control { background: var(--sunken); }
 .q-toggle__label, .q-checkbox__label, .q-radio__label { font-size: var(--t14); color: var(--ink); }
 .q-tab { text-transform: none; min-height: 36px; padding: 0 12px; border-radius: var(--radius);
   color: var(--ink-soft); }
@@ -302,6 +315,7 @@ a[aria-current=page] { font-weight: 650; }
 .d-figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(120px, 1fr)); gap: var(--s16); width: 100%; }
 .d-figure { display: flex; flex-direction: column; min-width: 0; }
 .d-figure dt, .d-figure .k { color: var(--ink-soft); font-size: var(--t12); }
+.d-dot { display: inline-block; width: var(--s8); height: var(--s8); border-radius: 999px; margin-right: 6px; }
 .d-figure .v { font-size: var(--t20); font-weight: 600; font-variant-numeric: tabular-nums; line-height: 1.4; }
 .d-figure.big .v { font-size: var(--t28); }
 .d-figure .w { font-size: var(--t12); color: var(--ink-soft); }
@@ -316,6 +330,12 @@ a[aria-current=page] { font-weight: 650; }
 
 /* Tables */
 .d-table-box { width: 100%; overflow-x: auto; }
+/* What goes on beyond an edge casts a shadow there: the covers scroll along, the shadows stay. */
+.d-table-box, .d-prose table { background:
+    linear-gradient(to right, var(--surface) 50%, transparent) left / 32px 100% no-repeat local,
+    linear-gradient(to left, var(--surface) 50%, transparent) right / 32px 100% no-repeat local,
+    linear-gradient(to right, var(--line), transparent) left / 16px 100% no-repeat scroll,
+    linear-gradient(to left, var(--line), transparent) right / 16px 100% no-repeat scroll; }
 .d-table { width: 100%; border-collapse: collapse; font-size: var(--t14); }
 .d-table th { text-align: left; font-weight: 550; font-size: var(--t12); color: var(--ink-soft);
   padding: var(--s8) 10px; border-bottom: 1px solid var(--line); white-space: nowrap; }
@@ -324,6 +344,9 @@ a[aria-current=page] { font-weight: 650; }
 .d-table tbody tr:last-child td { border-bottom: none; }
 .d-table th.d-num { text-align: right; }
 .d-cell { max-width: 36ch; }
+.d-table td.d-whole { overflow-wrap: normal; }
+/* Under a figure, words may go on in the next line. */
+.d-table td.d-num .d-note { white-space: normal; overflow-wrap: normal; }
 /* A name with a box to choose it by. */
 .d-row.d-pick { min-width: 20ch; flex-wrap: nowrap; align-items: flex-start; }
 /* A button is higher than a line of text. */
@@ -360,9 +383,9 @@ a[aria-current=page] { font-weight: 650; }
 .d-splitbar { display: flex; gap: 2px; width: 100%; height: var(--s8); border-radius: 999px; overflow: hidden;
   background: var(--sunken); }
 .d-splitbar .d-part { min-width: 2px; }
-.d-splitbar .train { background: var(--accent); }
-.d-splitbar .validation { background: var(--warn); }
-.d-splitbar .test { background: var(--ink-soft); }
+:is(.d-part, .d-dot).train { background: var(--accent); }
+:is(.d-part, .d-dot).validation { background: var(--warn); }
+:is(.d-part, .d-dot).test { background: var(--ink-soft); }
 
 /* Prompts and code */
 .d-message { border: 1px solid var(--line); border-radius: var(--radius); background: var(--sunken);
@@ -381,6 +404,19 @@ a[aria-current=page] { font-weight: 650; }
 .d-diff-line.folded { color: var(--ink-soft); }
 .d-code { background: var(--sunken); border: 1px solid var(--line); border-radius: var(--radius);
   padding: 10px 14px; width: 100%; margin: 0; max-height: 360px; overflow: auto; }
+.d-code.d-program { white-space: pre; overflow-wrap: normal; background:
+    linear-gradient(to right, var(--sunken) 50%, transparent) left / 32px 100% no-repeat local,
+    linear-gradient(to left, var(--sunken) 50%, transparent) right / 32px 100% no-repeat local,
+    linear-gradient(to right, var(--line), transparent) left / 16px 100% no-repeat scroll,
+    linear-gradient(to left, var(--line), transparent) right / 16px 100% no-repeat scroll, var(--sunken); }
+/* A box that scrolls fades out where it goes on; at its end this stands below everything. */
+.d-code::after, .d-diff::after, .d-prompt::after, .d-log .q-scrollarea__content::before { content: ""; display: block;
+  flex: none; position: sticky; left: 0; height: var(--s24); pointer-events: none; }
+.d-code::after, .d-diff::after { bottom: 0; background: linear-gradient(transparent, var(--sunken)); }
+.d-code::after { bottom: -10px; margin-bottom: -10px; }
+.d-prompt::after { bottom: 0; background: linear-gradient(transparent, var(--surface)); }
+.d-log .q-scrollarea__content::before { top: 0; margin-top: calc(-1 * var(--s8));
+  background: linear-gradient(var(--sunken), transparent); }
 
 .q-linear-progress { color: var(--accent); border-radius: 999px; height: 6px; }
 .q-skeleton { border-radius: var(--radius); }
@@ -399,6 +435,8 @@ a[aria-current=page] { font-weight: 650; }
   .d-title h1 { font-size: var(--t20); }
   .d-actions { justify-content: flex-start; }
   .d-under { text-align: left; }
+  .d-title .d-actions .d-primary { order: -1; }
+  .d-prose th, .d-prose td { min-width: 11em; overflow-wrap: anywhere; }
   .d-cols, .d-charts { grid-template-columns: minmax(0, 1fr); }
   .d-banner { padding: var(--s8) 12px; }
   .d-wide { display: none; }
@@ -411,6 +449,8 @@ a[aria-current=page] { font-weight: 650; }
   .d-fieldrow .d-tools { grid-column: 1 / -1; }
   /* A long table scrolls in itself, and leaves the page a length that a thumb can travel. */
   .d-table-box.d-long { max-height: 65vh; overflow-y: auto; }
+  .d-table-box.d-long::after { content: ""; display: block; position: sticky; left: 0; bottom: 0; height: var(--s24);
+    pointer-events: none; background: linear-gradient(transparent, var(--surface)); }
   .d-prompt { max-height: 320px; }
   .d-chart { height: 200px; }
   .d-table.stacks thead { display: none; }

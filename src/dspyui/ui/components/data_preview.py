@@ -13,7 +13,6 @@ from dspyui.ui.elements import box, fact, facts, figure, folding, marked, tag
 # More of a cell, or of a wide table, is no use on a page and slow to send.
 CELL_CHARACTERS: Final = 2_000
 SHOWN_COLUMNS: Final = 40
-DIGEST_CHARACTERS: Final = 16
 
 
 def draw_glance(text: Text, glance: FileGlance, *, duplicates: int | None) -> None:
@@ -26,7 +25,7 @@ def draw_glance(text: Text, glance: FileGlance, *, duplicates: int | None) -> No
                 marked(fact(text("ui.data.read_as"), read), "read-as")
             if duplicates is not None:
                 marked(fact(text("ui.data.duplicates"), formats.count(duplicates)), "file-duplicates")
-            digest = fact(text("ui.data.file_digest"), glance.digest[:DIGEST_CHARACTERS])
+            digest = fact(text("ui.data.file_digest"), formats.fingerprint(glance.digest))
             digest.props["title"] = glance.digest
         head_table(text, glance.head, glance.columns)
 
@@ -36,7 +35,7 @@ def draw_preview(text: Text, preview: DataPreview) -> None:
     with box("d-figures"):
         figure(text("ui.data.rows"), formats.count(preview.rows))
         for name, size in preview.split_sizes.items():
-            figure(text(f"split.{name}"), formats.count(size))
+            figure(text(f"split.{name}"), formats.count(size), dot=name)
     split_bar(text, preview.split_sizes)
     for notice in preview.notices:
         marked(tag("p", notice.sentence(text.language), "d-warning"), f"notice-{notice.code}")
@@ -44,7 +43,7 @@ def draw_preview(text: Text, preview: DataPreview) -> None:
         rows = preview.split_sizes["test"]
         told = text("ui.data.can_show", rows=formats.count(rows), fewest=fewest, gain=f"{fewest / rows:.2f}")
         marked(tag("p", told, "d-note"), "can-show")
-    digest = tag("p", text("ui.data.digest", digest=preview.digest[:DIGEST_CHARACTERS]), "d-note")
+    digest = tag("p", text("ui.data.digest", digest=formats.fingerprint(preview.digest)), "d-note")
     digest.props["title"] = preview.digest
 
 

@@ -77,7 +77,7 @@ class FilePicker:
         if self._refused:
             problem(text, self._refused, mark=f"{self._mark}upload-problem")
         if chosen.upload:
-            shown = chosen.upload_name or self._name_of(chosen.upload) or chosen.upload[:12]
+            shown = chosen.upload_name or self._name_of(chosen.upload) or formats.fingerprint(chosen.upload)
             told = text("ui.data.uploaded", name=shown)
             info = next((kept for kept in self.kept if kept.digest == chosen.upload), None)
             if self._mark and info is not None and info.rows is not None:

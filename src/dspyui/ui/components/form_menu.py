@@ -18,7 +18,7 @@ from dspyui.ui.form_start import leave_draft, loaded_draft, said
 def form_menu(form: Form) -> None:
     """The button that opens it."""
     text = form.text
-    with button(text("ui.compile.more"), mark="more", icon="more_horiz", label_hidden=True), ui.menu():
+    with button(text("ui.compile.more"), mark="more", icon="more_horiz"), ui.menu():
         for mark, key, action in (
             *(
                 (f"start-{name}", f"example.{name}.start", partial(ui.navigate.to, f"/?start={name}"))

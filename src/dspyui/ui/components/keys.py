@@ -217,7 +217,7 @@ class _KeyForm:
         }
         options[OWN_SERVER_KEY] = f"{text('ui.keys.own_server')} ({OWN_SERVER_KEY})"
         options[_OTHER] = text("ui.keys.other")
-        with box("d-grid"):
+        with box("d-grid d-roomy"):
             with labelled(text("ui.keys.provider")):
                 self._provider = ui.select(options, value=next(iter(options)))
                 control(self._provider, text("ui.keys.provider"), "key-provider")

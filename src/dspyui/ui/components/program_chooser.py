@@ -239,7 +239,7 @@ class ProgramChooser:
         if self._choose is None:
             return
         with box("d-row"):
-            self._adds(button(self._text("ui.test.add"), self._add, mark="add-program", icon="add"))
+            self._adds(button(self._text("ui.test.add"), self.add, mark="add-program", icon="add"))
 
     def _adds(self, made: DisableableElement) -> None:
         made.set_enabled(self._is_enabled)
@@ -248,7 +248,8 @@ class ProgramChooser:
     def _set_value(self, event: Any) -> None:
         self._value = self._asked = event.value or ""
 
-    async def _add(self) -> None:
+    async def add(self) -> None:
+        """Take the program that is chosen; say so when none is."""
         if self._choose is None:
             return
         if not self._value.strip():

@@ -46,8 +46,12 @@ class ProgressPanel:
             self._draw_steps_card()
             with card(self._text("ui.job.scores"), mark="chart"):
                 with box("d-charts") as self._drawn:
-                    self._chart = ui.echart(_curves(self._text, view.progress)).classes("d-chart")
-                    self._trials = ui.echart(_trials(self._text, view.progress)).classes("d-chart")
+                    self._chart = ui.echart(_curves(self._text, view.progress), renderer="svg").classes(
+                        "d-chart"
+                    )
+                    self._trials = ui.echart(_trials(self._text, view.progress), renderer="svg").classes(
+                        "d-chart"
+                    )
                 self._note = tag("p", "", "d-note")
         self.show(view)
 
@@ -62,7 +66,7 @@ class ProgressPanel:
             self._bar.props["aria-label"] = text("ui.job.this_step")
             self._counter = marked(tag("p", "", "d-note"), "progress-rows")
             self._left = marked(tag("p", "", "d-note"), "time-left")
-            with box("d-figures"):
+            with box("d-figures") as self._figures:
                 self._elapsed = figure(text("ui.job.elapsed"), "–")
                 self._calls = marked(figure(text("ui.job.lm_calls"), "0"), "lm-calls")
                 self._hits = figure(text("ui.job.cache_hits"), "0")
@@ -100,6 +104,8 @@ class ProgressPanel:
 
     def _show_figures(self, view: JobView) -> None:
         progress, text = view.progress, self._text
+        # Afterwards they stand in the record.
+        self._figures.set_visibility(not view.job.is_terminal)
         _set(self._elapsed, formats.duration(elapsed(view.job, datetime.now(UTC)), text))
         _set(self._calls, formats.count(progress.usage.lm_calls))
         _set(self._hits, formats.count(progress.usage.lm_cache_hits))
@@ -208,21 +214,36 @@ _INK: Final = {"color": theme.CHART_INK, "fontSize": theme.CHART_FONT_SIZE}
 _LINES: Final = {"lineStyle": {"color": theme.CHART_LINE}}
 
 
-def _frame(name: str) -> dict[str, Any]:
-    """What both charts have in common: no animation, scores from 0 to 1, `name` below the lower axis."""
-    below = {"name": name, "nameLocation": "middle", "nameGap": 26, "nameTextStyle": _INK}
+# As everywhere else.
+_SCORE: Final = {**_INK, ":formatter": "value => value.toFixed(2)"}
+
+
+def _frame(text: Text, name: str) -> dict[str, Any]:
+    """What both charts have in common: no animation, scores from 0.00 to 1.00, `name` below the lower axis."""
+    below = {"name": text(name), "nameLocation": "middle", "nameGap": 26, "nameTextStyle": _INK}
+    beside = {
+        "name": text("ui.job.axis_score"),
+        "nameLocation": "middle",
+        "nameGap": 36,
+        "nameTextStyle": _INK,
+    }
     return {
         "animation": False,
-        "grid": {"left": 36, "right": 16, "top": 36, "bottom": 40},
-        "tooltip": {"trigger": "axis", "confine": True},
+        "grid": {"left": 54, "right": 16, "top": 36, "bottom": 40},
+        "tooltip": {
+            "trigger": "axis",
+            "confine": True,
+            "axisPointer": {"label": {"precision": 0}},
+            ":valueFormatter": "value => value == null ? '–' : value.toFixed(2)",
+        },
         "xAxis": {**below, "axisLabel": _INK, "splitLine": {"show": False}, "axisLine": _LINES},
-        "yAxis": {"type": "value", "min": 0, "max": 1, "axisLabel": _INK, "splitLine": _LINES},
+        "yAxis": {**beside, "type": "value", "min": 0, "max": 1, "axisLabel": _SCORE, "splitLine": _LINES},
     }
 
 
 def _curves(text: Text, progress: Progress) -> dict[str, Any]:
     """The running score of both programs over the test rows."""
-    options = _frame(text("ui.job.axis_rows"))
+    options = _frame(text, "ui.job.axis_rows")
     options["xAxis"] |= {"type": "value", "min": 0, "minInterval": 1}
     options["legend"] = {"top": 0, "left": 0, "textStyle": _INK, "itemGap": 16}
     options["series"] = [
@@ -242,6 +263,8 @@ def _line(name: str, points: list[list[float]], colour: str) -> dict[str, Any]:
         "name": name,
         "type": "line",
         "data": points,
+        # It would be drawn in a lighter colour, and none is known that is lighter than a variable's.
+        "emphasis": {"disabled": True},
         "showSymbol": len(points) == 1,
         "lineStyle": {"color": colour, "width": 2},
         "itemStyle": {"color": colour},
@@ -250,7 +273,7 @@ def _line(name: str, points: list[list[float]], colour: str) -> dict[str, Any]:
 
 def _trials(text: Text, progress: Progress) -> dict[str, Any]:
     """Each trial's score: a line, and a shape of its points, for each kind of rows they were scored on."""
-    options = _frame(text("ui.job.axis_trials"))
+    options = _frame(text, "ui.job.axis_trials")
     options["xAxis"] |= {
         "type": "category",
         "data": [str(trial.step) for trial in progress.trials],
@@ -285,5 +308,14 @@ class LogPanel:
         tones = {"info": "", "warning": "warn", "error": "bad"}
         for event in events:
             at = event.at.astimezone(self._visitor.where)
-            said = f"{at:%H:%M:%S}  {event.sentence(self._visitor.language)}"
+            said = f"{at:%H:%M:%S}  {_named(event, self._visitor.text).sentence(self._visitor.language)}"
             self._log.push(said, classes=tones[event.level])
+
+
+def _named(event: JobEvent, text: Text) -> JobEvent:
+    """The event with a trial's label in words."""
+    if "label" not in event.values:
+        return event
+    return event.model_copy(
+        update={"values": {**event.values, "label": trial_label(text, str(event.values["label"]))}}
+    )

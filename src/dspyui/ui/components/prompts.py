@@ -46,7 +46,8 @@ class PromptsCard:
         if self._before == self._after:
             tag("p", self._text("ui.prompt.unchanged"), "d-soft")
             return
-        draw_diff(self._text, self._before, self._after)
+        names = self._text("ui.rows.before"), self._text("ui.rows.after")
+        draw_diff(self._text, self._before, self._after, names)
 
     def _draw_both(self) -> None:
         text = self._text
@@ -68,8 +69,12 @@ def _message(text: Text, message: ChatMessage) -> None:
         tag("div", message.content, "said")
 
 
-def draw_diff(text: Text, before: Sequence[ChatMessage], after: Sequence[ChatMessage]) -> None:
-    """What changed from one prompt to the other, line by line."""
+def draw_diff(
+    text: Text, before: Sequence[ChatMessage], after: Sequence[ChatMessage], names: tuple[str, str]
+) -> None:
+    """What changed from one prompt to the other, line by line; `names` say whose lines have which sign."""
+    legend = text("ui.prompt.legend", before=names[0], after=names[1])
+    marked(tag("p", legend, "d-note"), "prompt-legend")
     with marked(box("d-diff").props("tabindex=0"), "prompt-diff"):
         for line in diff_prompts(before, after):
             _draw_line(text, line)

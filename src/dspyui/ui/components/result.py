@@ -38,7 +38,6 @@ from dspyui.ui.job_views import (
 )
 
 ROWS_PER_PAGE: Final = 10
-DIGEST_SHOWN: Final = 12
 
 
 def scores_card(text: Text, result: CompileResult, spec: CompileSpec) -> None:
@@ -101,7 +100,7 @@ def cost_in_words(text: Text, cost: float | None) -> str:
 
 def digest_fact(label: str, digest: str) -> None:
     """A digest's beginning; the whole of it on hover."""
-    shown = fact(label, digest[:DIGEST_SHOWN])
+    shown = fact(label, formats.fingerprint(digest))
     shown.props["title"] = digest
 
 

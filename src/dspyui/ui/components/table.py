@@ -11,10 +11,18 @@ from dspyui.ui.elements import Tag, box, tag
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A head; numbers stand at the right."""
+    """A head; numbers stand at the right. A `whole` cell is as wide as its words, which are not broken."""
 
     label: str
     number: bool = False
+    whole: bool = False
+
+
+def two(first: str | None, second: str | None) -> None:
+    """One under the other, in a cell; the second is the smaller one, and may be missing."""
+    tag("div", first or "–")
+    if second:
+        tag("div", second, "d-note")
 
 
 class Table:
@@ -42,6 +50,8 @@ class Table:
         column = self._columns[self._at]
         self._at += 1
         look = "d-num" if column.number else "d-last" if tools else "d-cell d-break"
+        if column.whole:
+            look = "d-whole"
         with box(look, "td") as made:
             if column.label:
                 made.props["data-label"] = column.label

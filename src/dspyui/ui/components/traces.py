@@ -19,10 +19,12 @@ from dspyui.domain.trace_list import (
 )
 from dspyui.ui import formats
 from dspyui.ui.background import Loaded
+from dspyui.ui.components.pager import draw_turns
 from dspyui.ui.components.table import Column, Table
 from dspyui.ui.elements import (
     Region,
     Tone,
+    beside,
     box,
     button,
     card,
@@ -128,15 +130,16 @@ class TracesCard:
         self._words("text", text("ui.traces.text"))
         self._number("min_ms", text("ui.traces.min_ms"))
         self._number("min_tokens", text("ui.traces.min_tokens"))
-        kinds = {kind: text(f"ui.traces.{kind}") for kind in ASSESSMENT_KINDS}
-        kind = ui.select(kinds, value=query.assessed)
-        control(kind, text("ui.traces.assessed"), "traces-assessed").on_value_change(
-            lambda event: self._ask(assessed=event.value)
-        )
-        name = self._words("assessment", text("ui.traces.assessment"))
-        name.props["title"] = text("ui.traces.assessment_help")
-        self._value = self._words("value", text("ui.traces.value"))
-        self._value.set_enabled(bool(query.assessment))
+        with beside(text("ui.traces.by_assessment")):
+            kinds = {kind: text(f"ui.traces.{kind}") for kind in ASSESSMENT_KINDS}
+            kind = ui.select(kinds, value=query.assessed)
+            control(kind, text("ui.traces.assessed"), "traces-assessed").on_value_change(
+                lambda event: self._ask(assessed=event.value)
+            )
+            name = self._words("assessment", text("ui.traces.assessment"))
+            name.props["title"] = text("ui.traces.assessment_help")
+            self._value = self._words("value", text("ui.traces.value"))
+            self._value.set_enabled(bool(query.assessment))
 
     def _words(self, name: str, label: str) -> ui.input:
         made = ui.input(value=getattr(self._query, name), placeholder=label)
@@ -218,7 +221,7 @@ class TracesCard:
             time_of(trace.started_at, self._page.visitor)
         with box("d-note"):
             mark = f"trace-{trace.trace_id}"
-            shown = link("MLflow", trace.url, mark=mark, outside=True)
+            shown = link(text("ui.traces.open"), trace.url, mark=mark, outside=True)
             shown.props["title"] = text("ui.common.in_mlflow")
 
     def _spent(self, trace: ListedTrace) -> None:
@@ -253,24 +256,12 @@ class TracesCard:
                 folding(said.rationale)
 
     def _draw_pager(self, found: TracePage) -> None:
-        text, first = self._text, self._at * self._query.size + 1
-        said = text("ui.traces.range", first=first, last=first + len(found.traces) - 1)
-        with box("d-row"):
-            marked(
-                tag("span", said if found.traces else text("ui.runs.page_empty"), "d-note"), "traces-range"
-            )
-            if self._at == 0 and found.next_token is None:
-                return
-            for step, icon, key, enabled in (
-                (-1, "chevron_left", "ui.common.previous", self._at > 0),
-                (1, "chevron_right", "ui.common.next", found.next_token is not None),
-            ):
-                made = button(
-                    text(key),
-                    partial(self._turn, step),
-                    mark=f"traces-{'previous' if step < 0 else 'next'}",
-                    kind="quiet",
-                    icon=icon,
-                    label_hidden=True,
-                )
-                made.set_enabled(enabled)
+        draw_turns(
+            self._text,
+            self._at * self._query.size + 1,
+            len(found.traces),
+            self._turn,
+            has_more=found.next_token is not None,
+            noun="traces",
+            mark="traces",
+        )

@@ -18,7 +18,7 @@ from dspyui.ui.components.metric import metric_card
 from dspyui.ui.components.optimizer import optimizer_card
 from dspyui.ui.components.program import program_card
 from dspyui.ui.components.rail import Rail
-from dspyui.ui.elements import Region, box, button, link_button, marked, tag
+from dspyui.ui.elements import Region, beside, box, button, link_button, marked, tag
 from dspyui.ui.form_start import Asked, choose_data, first_draft, keep_draft
 from dspyui.ui.frame import framed
 from dspyui.ui.visitor import find_visitor
@@ -70,11 +70,12 @@ def _notice(text: Text, notice: str, asked: Asked) -> None:
         marked(tag("p", notice, "d-grow"), "form-notice")
         if asked.job or asked.run or asked.data:
             return
-        with box("d-row").props(f'role=group aria-label="{text("ui.compile.begin")}"'):
+        current = next((name for name in EXAMPLES if notice == text(f"example.{name}.lead")), asked.start)
+        with beside(text("ui.compile.begin")):
             for name in (*EXAMPLES, "empty"):
-                link_button(
-                    text(f"example.{name}.label"), f"/?start={name}", mark=f"begin-{name}", kind="quiet"
-                )
+                made = link_button(text(f"example.{name}.label"), f"/?start={name}", mark=f"begin-{name}")
+                if name == current:
+                    made.props("aria-current=true")
 
 
 def _paid_notice(form: Form) -> None:

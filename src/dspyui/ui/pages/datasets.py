@@ -133,7 +133,7 @@ class _SetList:
             )
             with box("d-row"):
                 marked(tag("p", taken, "d-note d-grow"), "datasets-disk")
-                self._pager.draw(text, len(sets), self._turn, mark="datasets")
+                self._pager.draw(text, len(sets), self._turn, mark="datasets", noun="datasets")
 
     def _row(self, table: Table, info: UploadInfo) -> None:
         page = self._page

@@ -15,7 +15,7 @@ def help_page(services: Services, topic: str) -> None:
     """One document, with the others at hand."""
     with framed(services, "help") as page:
         text = page.text
-        with box("d-row", "nav").props(f'aria-label="{text("ui.help.title")}"'):
+        with box("d-topics", "nav").props(f'aria-label="{text("ui.help.title")}"'):
             for name in TOPICS:
                 entry = link(text(f"ui.help.{name}"), f"/help/{name}", mark=f"help-{name}")
                 if name == topic:

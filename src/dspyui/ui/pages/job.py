@@ -30,6 +30,7 @@ from dspyui.ui.elements import (
     code,
     confirmed,
     copy_button,
+    delete_button,
     empty,
     fact,
     facts,
@@ -200,8 +201,9 @@ class _Live:
             name = text("ui.job.cancelling")
         chip(name, STATUS_TONES[job.status], icon=STATUS_ICONS[job.status], mark="job-status")
         tag("span", job.id, "d-note")
-        tag("span", text("ui.job.by", who=job.who), "d-note")
-        time_of(job.created_at, self._page.visitor).classes("d-note")
+        with box("d-row d-together"):
+            tag("span", text("ui.job.by", who=job.who), "d-note")
+            time_of(job.created_at, self._page.visitor).classes("d-note")
         if self._view.place is not None:
             marked(tag("span", text("ui.job.place", place=self._view.place), "d-note"), "job-place")
         if job.attempt > 1:
@@ -221,14 +223,7 @@ class _Live:
             made = button(text("ui.job.cancel"), self._cancel, mark="cancel", kind="danger", icon="stop")
             made.set_enabled(not job.cancel_requested)
             return
-        button(
-            text("ui.job.delete"),
-            self._delete,
-            mark="delete",
-            kind="quiet",
-            icon="delete_outline",
-            label_hidden=True,
-        )
+        delete_button(text, text("ui.jobs.delete_yes"), self._delete, mark="delete")
         link_button(text("ui.job.load"), f"/?job={job.id}", mark="load-job", icon="edit")
         button(text("ui.job.again"), self._again, mark="run-again", icon="replay")
         if job.status == "done":
@@ -317,7 +312,7 @@ class _Live:
             return
         RowsCard(self._text, view.result, self._chosen)
         PromptsCard(self._text, view.result)
-        with box("d-cols"):
+        with box("d-cols d-top"):
             example = view.result.optimised.rows[0].inputs
             TryCard(
                 self._text,
@@ -402,4 +397,4 @@ class _Live:
                     text("ui.download.program"), f"{base}/program", mark="download-program", icon="download"
                 )
             if snippet:
-                code(snippet, mark="snippet")
+                code(snippet, mark="snippet", is_program=True)

@@ -91,7 +91,8 @@ class _JobList:
         control(chosen, text("ui.jobs.state"), "jobs-state").on_value_change(
             lambda event: self._ask(status=event.value or None)
         )
-        search = ui.input(value=asked.text, placeholder=text("ui.jobs.search"))
+        search = ui.input(value=asked.text, placeholder=text("ui.jobs.search_short"))
+        search.props["title"] = text("ui.jobs.search")
         control(search, text("ui.jobs.search"), "jobs-search").classes("d-grow").props(
             f"debounce=300 clearable maxlength={MAX_SEARCH}"
         )
@@ -136,7 +137,8 @@ class _JobList:
             )
             for job, spec, result in self._shown:
                 self._row(table, job, spec, result)
-            self._pager.draw(text, len(self._fitting), self._turn, mark="jobs")
+            with box("d-row"):
+                self._pager.draw(text, len(self._fitting), self._turn, mark="jobs", noun="jobs")
 
     async def _turn(self) -> None:
         await self._read()

@@ -9,32 +9,38 @@ from dspyui.domain.registry import PAGE_MODELS, ModelVersion, RegisteredModel
 from dspyui.errors import DSPyUIError
 from dspyui.services import Services
 from dspyui.services.models import ListedVersion, ModelDetail
+from dspyui.ui import formats
 from dspyui.ui.background import Loaded, notify_error, off_loop
 from dspyui.ui.components.labels import Labels
+from dspyui.ui.components.pager import draw_turns
 from dspyui.ui.components.register import version_address
-from dspyui.ui.components.table import Column, Table
+from dspyui.ui.components.table import Column, Table, two
+from dspyui.ui.components.try_it import test_address
 from dspyui.ui.elements import (
     box,
     button,
     card,
     chip,
     confirmed,
+    delete_button,
     empty,
     facts,
     folding,
     link,
+    link_button,
     marked,
     tag,
     time_of,
 )
 from dspyui.ui.frame import Page, framed
 from dspyui.ui.model_views import STAGE_TONES, other_tags, scores_of
-from dspyui.ui.pages.models import draw_turns
+from dspyui.ui.visitor import find_visitor
 
 
 def model_page(services: Services, name: str) -> None:
     """The page; what it shows is read from MLflow."""
-    with framed(services, "models", title=name) as page:
+    lead = find_visitor(services.settings).text("ui.model.lead")
+    with framed(services, "models", title=name, lead=lead) as page:
         if not services.settings.mlflow_enabled:
             empty("cloud_off", page.text("ui.runs.off"), page.text("ui.model.off_lead"))
             return
@@ -66,6 +72,7 @@ class _Model:
     def _draw(self, found: ModelDetail) -> None:
         if found.next_token is not None and self._at + 1 == len(self._tokens):
             self._tokens.append(found.next_token)
+        self._draw_actions(found.model)
         self._draw_facts(found.model)
         self._places = {}
         self._draw_versions(found)
@@ -73,7 +80,21 @@ class _Model:
             versions = [listed.version for listed in found.versions]
             ui.timer(0.01, partial(self._look, versions, self._places), once=True)
         self._labels.draw_tags(found.model.tags)
-        self._draw_delete()
+
+    def _draw_actions(self, model: RegisteredModel) -> None:
+        """What is in use can be tested; before that, the newest version."""
+        text = self._text
+        self._page.actions.clear()
+        with self._page.actions:
+            delete_button(text, text("ui.model.delete"), self._delete, mark="delete-model")
+            if (version := model.production or model.newest) is not None:
+                link_button(
+                    text("ui.test.nav"),
+                    test_address(version.model_uri),
+                    mark="test-model",
+                    kind="primary",
+                    icon="science",
+                )
 
     def _draw_facts(self, model: RegisteredModel) -> None:
         text = self._text
@@ -135,8 +156,7 @@ class _Model:
         version = listed.version
         table.cell(partial(self._number, listed))
         table.cell(partial(self._stage, version))
-        score, gained = scores_of(version)
-        table.cell(score if gained == "–" else f"{score} ({gained})")
+        table.cell(partial(two, *scores_of(version, self._text)))
         digest = version.tags.get("dspyui.data_digest")
         table.cell(partial(_digest, digest) if digest else "–")
         run_id = version.run_id
@@ -192,19 +212,14 @@ class _Model:
 
     def _draw_pager(self, found: ModelDetail, first: int) -> None:
         draw_turns(
-            self._page,
-            (first, first + len(found.versions) - 1),
+            self._text,
+            first,
+            len(found.versions),
             self._turn,
-            back=self._at > 0,
-            forth=found.next_token is not None,
+            has_more=found.next_token is not None,
+            noun="versions",
             mark="versions",
         )
-
-    def _draw_delete(self) -> None:
-        with box("d-actions"):
-            button(
-                self._text("ui.model.delete"), self._delete, mark="delete-model", kind="danger", icon="delete"
-            )
 
     async def _delete(self) -> None:
         text = self._text
@@ -220,7 +235,7 @@ class _Model:
 
 
 def _digest(digest: str) -> None:
-    made = tag("span", digest[:12], "d-note")
+    made = tag("span", formats.fingerprint(digest), "d-note")
     made.props["title"] = digest
 
 

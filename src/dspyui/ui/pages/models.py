@@ -1,6 +1,6 @@
 """Registered models, from MLflow, a page at a time; without tracking, the programs kept in the data folder."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 
 from nicegui import ui
@@ -16,10 +16,12 @@ from dspyui.domain.registry import (
 from dspyui.domain.storage import KeptProgram
 from dspyui.services import Services
 from dspyui.ui.background import Loaded
+from dspyui.ui.components.pager import draw_turns
 from dspyui.ui.components.register import version_address
 from dspyui.ui.components.table import Column, Table
 from dspyui.ui.elements import (
     Region,
+    beside,
     box,
     button,
     card,
@@ -91,12 +93,12 @@ class _ModelList:
             f"debounce=300 clearable maxlength={MAX_MODEL_NAME}"
         )
         made.on_value_change(lambda event: self._ask(name=(event.value or "")[:MAX_MODEL_NAME]))
-        tag("span", text("ui.runs.sort"), "d-note").props("aria-hidden=true")
         sorts = {name: text(f"ui.models.sort_{name}") for name in MODEL_SORTS}
-        chosen = ui.select(sorts, value=self._query.sort)
-        control(chosen, text("ui.runs.sort"), "models-sort").on_value_change(
-            lambda event: self._ask(sort=event.value)
-        )
+        with beside(text("ui.runs.sort")):
+            chosen = ui.select(sorts, value=self._query.sort)
+            control(chosen, text("ui.runs.sort"), "models-sort").on_value_change(
+                lambda event: self._ask(sort=event.value)
+            )
 
     def _draw(self, found: ModelPage) -> None:
         if found.next_token is not None and self._at + 1 == len(self._tokens):
@@ -154,55 +156,23 @@ class _ModelList:
         text = self._text
         label = text("ui.models.number", version=version.version)
         link(label, version_address(version))
-        score, gained = scores_of(version)
+        score, gained = scores_of(version, text)
         if score != "–":
-            tag("div", f"{score} ({gained})" if gained != "–" else score, "d-note")
+            tag("div", text("ui.models.scored", score=score), "d-note")
+            tag("div", gained, "d-note")
         if version.is_changed_outside:
             chip(text("ui.models.outside"), "warn")
 
     def _draw_pager(self, found: ModelPage) -> None:
-        first = self._at * self._query.size + 1
         draw_turns(
-            self._page,
-            (first, first + len(found.models) - 1),
+            self._text,
+            self._at * self._query.size + 1,
+            len(found.models),
             self._turn,
-            back=self._at > 0,
-            forth=found.next_token is not None,
+            has_more=found.next_token is not None,
+            noun="models",
             mark="models",
         )
-
-
-def draw_turns(
-    page: Page,
-    shown: tuple[int, int],
-    on_turn: Callable[[int], object],
-    *,
-    back: bool,
-    forth: bool,
-    mark: str,
-) -> None:
-    """The first and the last that are shown, and the buttons that turn the page (`on_turn(-1)`, `on_turn(1)`)."""
-    text = page.text
-    first, last = shown
-    with box("d-row"):
-        said = text("ui.runs.range", first=first, last=last) if last >= first else text("ui.runs.page_empty")
-        marked(tag("span", said, "d-note"), f"{mark}-range")
-        if not (back or forth):
-            return
-        for step, icon, key, enabled in (
-            (-1, "chevron_left", "ui.common.previous", back),
-            (1, "chevron_right", "ui.common.next", forth),
-        ):
-            name = f"{mark}-{'previous' if step < 0 else 'next'}"
-            made = button(
-                text(key),
-                partial(on_turn, step),
-                mark=name,
-                kind="quiet",
-                icon=icon,
-                label_hidden=True,
-            )
-            made.set_enabled(enabled)
 
 
 def _draw_programs(page: Page, programs: Sequence[KeptProgram]) -> None:

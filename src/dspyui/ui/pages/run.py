@@ -23,6 +23,7 @@ from dspyui.ui.elements import (
     button,
     card,
     confirmed,
+    delete_button,
     fact,
     facts,
     figure,
@@ -38,6 +39,7 @@ from dspyui.ui.frame import Page, framed
 from dspyui.ui.job_views import Filter
 from dspyui.ui.pages.runs import registered, state_chip
 from dspyui.ui.run_views import batch_address, batch_score, difference, optimizer_name, seconds
+from dspyui.ui.visitor import find_visitor
 
 SHORT_ID: Final = 8
 # Shown in places of their own, or of no use to people.
@@ -47,8 +49,9 @@ HIDDEN_TAGS: Final = (NOTE_TAG, "mlflow.loggedArtifacts", "dspyui.error")
 def run_page(services: Services, run_id: str, rows: str) -> None:
     """The page; what it shows is read from MLflow. `rows` is the filter of the test rows that is chosen first."""
     chosen: Filter = next((name for name in get_args(Filter) if name == rows), "all")
+    text = find_visitor(services.settings).text
     title = f"Run {run_id[:SHORT_ID]}"
-    with framed(services, "runs", title=title) as page:
+    with framed(services, "runs", title=title, lead=text("ui.run.lead")) as page:
         Loaded(page.text, partial(_read, services, run_id), partial(_Run, page, chosen), lines=8)
 
 
@@ -71,6 +74,8 @@ class _Run:
         self._text = page.text
         self._run, self._has_job = found
         self._info = self._run.info
+        if self._info.name:
+            page.entitle(self._info.name)
         page.actions.clear()
         with page.actions:
             self._draw_actions()
@@ -89,25 +94,19 @@ class _Run:
         if info.deleted:
             button(text("ui.runs.restore"), self._restore, mark="restore", kind="primary", icon="restore")
             return
-        button(
-            text("ui.run.delete"),
-            self._delete,
-            mark="delete",
-            kind="quiet",
-            icon="delete_outline",
-            label_hidden=True,
-        )
+        delete_button(text, text("ui.run.delete"), self._delete, mark="delete")
+        if self._run.spec is not None:
+            link_button(text("ui.runs.load"), f"/?run={info.run_id}", mark="load-run", icon="edit")
         if "program.json" in self._run.files:
             link_button(
                 text("ui.test.nav"),
                 test_address(f"runs:/{info.run_id}"),
                 mark="test-run-program",
+                kind="primary",
                 icon="science",
             )
         if info.kind == "batch" and (address := batch_address(info)):
             link_button(text("ui.runs.batch_again"), address, mark="batch-again", icon="table_rows")
-        if self._run.spec is not None:
-            link_button(text("ui.runs.load"), f"/?run={info.run_id}", mark="load-run", icon="edit")
 
     async def _delete(self) -> None:
         text, info = self._text, self._info
@@ -142,7 +141,7 @@ class _Run:
             problem(text, said, mark="run-failure")
         if info.kind == "batch":
             marked(tag("p", text("ui.run.is_batch"), "d-hint"), "is-batch")
-        with card(info.name or info.run_id, mark="run"), facts():
+        with card(text("ui.run.about"), mark="run"), facts():
             if info.kind is not None:
                 fact(text("ui.runs.kind"), text(f"ui.runs.kind_{info.kind}"))
             self._cell(text("ui.jobs.status"), "run-state", partial(state_chip, self._page, info))
@@ -213,8 +212,14 @@ class _Run:
         with card(text("ui.result.title"), mark="figures"), box("d-figures"):
             figure(text("ui.job.baseline"), formats.score(metrics.get("baseline_score")), big=True)
             figure(text("ui.job.optimised"), formats.score(metrics["evaluation_score"]), big=True)
-            gained, interval = difference(self._info)
-            figure(text("ui.result.difference"), gained, word=interval, big=True)
+            gained, sure = difference(self._info)
+            figure(
+                text("ui.result.difference"),
+                "–" if gained is None else formats.signed(gained),
+                word=sure.words(text) if sure else "",
+                tone=sure.tone if sure else "",
+                big=True,
+            )
 
     def _draw_batch(self) -> None:
         metrics, text = self._info.metrics, self._text

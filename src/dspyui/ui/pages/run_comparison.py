@@ -7,6 +7,7 @@ from nicegui import ui
 
 from dspyui.domain.comparisons import PairedTest
 from dspyui.domain.compiles import RowResult
+from dspyui.domain.runs import RunInfo
 from dspyui.i18n import Text
 from dspyui.services import Services
 from dspyui.services.run_comparison import ComparedRow, RunComparison
@@ -18,7 +19,16 @@ from dspyui.ui.components.table import Column, Table
 from dspyui.ui.elements import Region, Tone, box, button, card, chip, control, folding, link, marked, tag
 from dspyui.ui.frame import Page, framed
 from dspyui.ui.job_views import answer
-from dspyui.ui.run_views import LETTERS, estimate, interval, optimizer_name, p_value, seconds
+from dspyui.ui.run_views import (
+    LETTERS,
+    estimate,
+    interval,
+    optimizer_name,
+    p_value,
+    param_in_words,
+    seconds,
+    short_name,
+)
 from dspyui.ui.visitor import find_visitor
 
 ROWS_PER_PAGE: Final = 10
@@ -44,14 +54,16 @@ def _draw(page: Page, found: RunComparison) -> None:
 
 
 def _scores(text: Text, found: RunComparison) -> None:
+    has_common = any(run.common for run in found.runs)
     with card(text("ui.compare.scores"), note=text("ui.compare.scores_lead"), mark="compared"):
+        common = [Column(text("ui.compare.common", count=found.counted), number=True)] if has_common else []
         table = Table(
             [
                 Column(""),
                 Column(text("ui.runs.name")),
                 Column(text("ui.runs.optimizer_lm")),
                 Column(text("ui.compare.own"), number=True),
-                Column(text("ui.compare.common", count=found.counted), number=True),
+                *common,
                 Column(text("ui.job.baseline"), number=True),
                 Column(text("ui.job.cost"), number=True),
                 Column(text("ui.job.duration"), number=True),
@@ -63,15 +75,20 @@ def _scores(text: Text, found: RunComparison) -> None:
             with table.row() as row:
                 marked(row, f"compared-{info.run_id}")
                 table.cell(partial(chip, letter, "accent"))
-                table.cell(partial(link, info.name or info.run_id, f"/runs/{info.run_id}"))
+                table.cell(partial(_name, info))
                 lm = info.params.get("lm.task.model", "–")
                 table.cell(f"{optimizer_name(info.params.get('optimizer'), text)} · {lm}")
                 own = estimate(run.own) if run.own else formats.score(info.metrics.get("evaluation_score"))
                 table.cell(own)
-                table.cell(estimate(run.common))
+                if has_common:
+                    table.cell(estimate(run.common))
                 table.cell(formats.score(info.metrics.get("baseline_score")))
                 table.cell(formats.cost(info.metrics.get("cost")))
                 table.cell(formats.duration(seconds(info), text))
+
+
+def _name(info: RunInfo) -> None:
+    link(short_name(info), f"/runs/{info.run_id}").props["title"] = info.name
 
 
 def _verdicts(text: Text, found: RunComparison) -> None:
@@ -121,13 +138,22 @@ def _params(text: Text, found: RunComparison) -> None:
             tag("p", text("ui.compare.params_same"), "d-soft")
             return
         letters = LETTERS[: len(found.runs)]
-        table = Table([Column(text("ui.compare.param")), *(Column(letter) for letter in letters)])
+        columns = [Column(text("ui.compare.param")), *(Column(letter) for letter in letters)]
+        table = Table(columns, pairs=True)
         for param in found.params:
             with table.row() as row:
                 marked(row, f"param-{param.name}")
                 table.cell(param.name)
                 for value in param.values:
-                    table.cell("–" if value is None else partial(folding, value))
+                    table.cell(partial(_value, text, param.name, value))
+
+
+def _value(text: Text, name: str, value: str | None) -> None:
+    """A parameter as a person reads it; one that the Run's optimizer or module does not have is said to be none."""
+    if value is None or value == "None":
+        tag("span", text("ui.compare.not_applicable" if value is None else "ui.compare.unset"), "d-soft")
+    else:
+        folding(param_in_words(name, value))
 
 
 class _Prompts:
@@ -158,10 +184,11 @@ class _Prompts:
 
     def _draw(self) -> None:
         before, after = (self._prompts[side] for side in self._sides)
+        names = LETTERS[self._sides[0]], LETTERS[self._sides[1]]
         if before == after:
             tag("p", self._text("ui.compare.prompts_same"), "d-soft")
             return
-        draw_diff(self._text, before, after)
+        draw_diff(self._text, before, after, names)
 
 
 class _Rows:

@@ -8,14 +8,17 @@ from nicegui import ui
 from dspyui.domain.run_list import MAX_FILTER, SORTS, Registration, RunQuery
 from dspyui.domain.runs import RUN_KINDS, RunInfo
 from dspyui.errors import DSPyUIError
+from dspyui.i18n import Text
 from dspyui.services import Services
 from dspyui.services.runs import MAX_COMPARED, ListedRun, RunListing
 from dspyui.ui import formats
 from dspyui.ui.background import Loaded, notify_error, off_loop
-from dspyui.ui.components.table import Column, Table
+from dspyui.ui.components.pager import draw_turns
+from dspyui.ui.components.table import Column, Table, two
 from dspyui.ui.elements import (
     Region,
     Tone,
+    beside,
     box,
     button,
     card,
@@ -29,6 +32,7 @@ from dspyui.ui.elements import (
     time_of,
 )
 from dspyui.ui.frame import Page, framed
+from dspyui.ui.job_views import difference_in_words
 from dspyui.ui.run_views import (
     MODULE_LABELS,
     OPTIMIZER_LABELS,
@@ -41,6 +45,7 @@ from dspyui.ui.run_views import (
     difference,
     optimizer_name,
     seconds,
+    short_name,
     version_path,
 )
 
@@ -78,7 +83,8 @@ def registered(page: Page, made: tuple[Registration, ...]) -> None:
         label = page.text("ui.runs.version", name=version.name, version=version.version)
         target = version_path(version.name, version.version)
         with box():  # a line for each, or their names run together
-            link(label, target, mark=f"version-{version.name}-{version.version}").classes("d-break")
+            shown = link(label, target, mark=f"version-{version.name}-{version.version}")
+            shown.classes("d-name").props["title"] = label
 
 
 class _RunList:
@@ -167,12 +173,12 @@ class _RunList:
         self._search("program", text("ui.runs.search_program"))
         self._search("lm", text("ui.runs.search_lm"))
         sorts = {name: text(f"ui.runs.sort_{name}") for name in SORTS}
-        tag("span", text("ui.runs.sort"), "d-note").props("aria-hidden=true")
-        chosen = ui.select(sorts, value=self._query.sort)
-        control(chosen, text("ui.runs.sort"), "runs-sort").on_value_change(
-            lambda event: self._ask(sort=event.value)
-        )
-        self._draw_order()
+        with beside(text("ui.runs.sort")):
+            chosen = ui.select(sorts, value=self._query.sort)
+            control(chosen, text("ui.runs.sort"), "runs-sort").on_value_change(
+                lambda event: self._ask(sort=event.value)
+            )
+            self._draw_order()
         switch = ui.switch(text("ui.runs.deleted"), value=self._query.deleted)
         marked(switch, "runs-deleted").on_value_change(lambda event: self._ask(deleted=bool(event.value)))
 
@@ -190,8 +196,9 @@ class _RunList:
 
     async def _reverse(self) -> None:
         self._query = self._query.model_copy(update={"descending": not self._query.descending})
-        self._filters.draw()
+        # In this order: the button that was pressed goes when the filters are drawn anew.
         await self._ask()
+        self._filters.draw()
 
     def _select(self, name: str, label: str, any_label: str, options: dict[str, str]) -> None:
         chosen = ui.select({"": any_label, **options}, value=getattr(self._query, name) or "")
@@ -235,7 +242,7 @@ class _RunList:
                 Column(text("ui.runs.name")),
                 Column(text("ui.jobs.status")),
                 Column(text("ui.runs.program_module")),
-                Column(text("ui.runs.optimizer_lm")),
+                Column(text("ui.runs.optimizer_lm"), whole=True),
                 Column(text("ui.runs.score_difference"), number=True),
                 Column(text("ui.runs.cost_time"), number=True),
                 Column(text("ui.runs.registered_as")),
@@ -251,12 +258,12 @@ class _RunList:
         info, text = run.info, self._text
         table.cell(partial(self._name, info))
         table.cell(partial(state_chip, self._page, info))
-        table.cell(partial(_two, info.tags.get("dspyui.program"), info.params.get("module")))
+        table.cell(partial(two, info.tags.get("dspyui.program"), info.params.get("module")))
         optimizer = optimizer_name(info.params.get("optimizer"), text)
-        table.cell(partial(_two, optimizer, info.params.get("lm.task.model")))
-        table.cell(partial(_two, *(batch_score(info) if info.kind == "batch" else _scores(info))))
+        table.cell(partial(two, optimizer, info.params.get("lm.task.model")))
+        table.cell(partial(two, *(batch_score(info) if info.kind == "batch" else _scores(info, text))))
         cost = formats.cost(info.metrics.get("cost"))
-        table.cell(partial(_two, cost, formats.duration(seconds(info), text)))
+        table.cell(partial(two, cost, formats.duration(seconds(info), text)))
         table.cell(partial(registered, self._page, run.registrations) if run.registrations else "–")
         table.cell(partial(self._tool, info), tools=True)
 
@@ -270,7 +277,9 @@ class _RunList:
             made.props["aria-label"] = self._text("ui.runs.choose", name=info.name)
             marked(made, f"choose-{info.run_id}")
             with box():
-                link(info.name or info.run_id, f"/runs/{info.run_id}", mark=f"run-{info.run_id}")
+                shown = link(short_name(info), f"/runs/{info.run_id}", mark=f"run-{info.run_id}")
+                if shown.text != info.name:
+                    shown.props["title"] = info.name
                 with box("d-note"):
                     if info.kind is not None:
                         marked(
@@ -311,40 +320,20 @@ class _RunList:
         await self._loaded.reload()
 
     def _draw_pager(self, listing: RunListing) -> None:
-        text, size = self._text, self._query.size
-        first = self._at * size + 1
-        said = text("ui.runs.range", first=first, last=first + len(listing.runs) - 1)
-        with box("d-row"):
-            marked(tag("span", said if listing.runs else text("ui.runs.page_empty"), "d-note"), "runs-range")
-            if self._at == 0 and listing.next_token is None:
-                return
-            for step, icon, key, enabled in (
-                (-1, "chevron_left", "ui.common.previous", self._at > 0),
-                (1, "chevron_right", "ui.common.next", listing.next_token is not None),
-            ):
-                mark = f"runs-{'previous' if step < 0 else 'next'}"
-                made = button(
-                    text(key),
-                    partial(self._turn, step),
-                    mark=mark,
-                    kind="quiet",
-                    icon=icon,
-                    label_hidden=True,
-                )
-                made.set_enabled(enabled)
+        draw_turns(
+            self._text,
+            self._at * self._query.size + 1,
+            len(listing.runs),
+            self._turn,
+            has_more=listing.next_token is not None,
+            noun="runs",
+            mark="runs",
+        )
 
 
-def _scores(info: RunInfo) -> tuple[str, str]:
-    """Before and after, and what was gained with its interval."""
+def _scores(info: RunInfo, text: Text) -> tuple[str, str]:
+    """Before and after, and what was gained with its interval and a word."""
     before, after = (info.metrics.get(f"{name}_score") for name in ("baseline", "evaluation"))
     if after is None:
         return "–", ""
-    gained = " ".join(part for part in difference(info) if part)
-    return f"{formats.score(before)} → {formats.score(after)}", "" if gained == "–" else gained
-
-
-def _two(first: str | None, second: str | None) -> None:
-    """One under the other."""
-    tag("div", first or "–")
-    if second:
-        tag("div", second, "d-note")
+    return f"{formats.score(before)} → {formats.score(after)}", difference_in_words(*difference(info), text)

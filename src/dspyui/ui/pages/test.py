@@ -198,7 +198,11 @@ class _Test:
     # The answers.
 
     async def _run(self) -> None:
-        if self._cancelled is not None or self._form is None:
+        if self._cancelled is not None:
+            return
+        if not self._lanes:
+            await self._chooser.add()
+        if self._form is None:
             return
         row = self._form.read()
         if row is None:
@@ -242,5 +246,4 @@ class _Test:
         is_asking = self._cancelled is not None
         self._chooser.set_enabled(not is_asking)
         self._run_button.set_visibility(not is_asking)
-        self._run_button.set_enabled(bool(self._lanes))
         self._stop_button.set_visibility(is_asking)

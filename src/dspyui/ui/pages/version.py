@@ -3,11 +3,10 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Final, get_args
+from typing import Final
 
 from nicegui import ui
 
-from dspyui.domain.intervals import Word
 from dspyui.domain.lms import LOCAL_MODEL
 from dspyui.domain.optimizers import OPTIMIZERS
 from dspyui.domain.programs import CompiledProgram
@@ -32,6 +31,7 @@ from dspyui.ui.elements import (
     code,
     confirmed,
     copy_button,
+    delete_button,
     fact,
     facts,
     figure,
@@ -44,9 +44,10 @@ from dspyui.ui.elements import (
     time_of,
 )
 from dspyui.ui.frame import Page, framed
-from dspyui.ui.job_views import Certainty, metric_label
-from dspyui.ui.model_views import model_path, number_in, why_of
+from dspyui.ui.job_views import metric_label
+from dspyui.ui.model_views import model_path, number_in, recorded_certainty, why_of
 from dspyui.ui.snippet import model_snippet, placeholder_row
+from dspyui.ui.visitor import find_visitor
 
 # The tags people look for, and what they are called.
 TAGS: Final = {
@@ -84,7 +85,9 @@ class _Found:
 
 def version_page(services: Services, name: str, version: str) -> None:
     """The page; what it shows is read from MLflow."""
-    with framed(services, "models", title=f"{name} · {version}") as page:
+    text = find_visitor(services.settings).text
+    title = text("ui.version.title", name=name, version=version)
+    with framed(services, "models", title=title, lead=text("ui.version.lead")) as page:
         Loaded(page.text, partial(_read, services, name, version), partial(_Version, page))
 
 
@@ -146,15 +149,6 @@ def _has_job(services: Services, version: ModelVersion) -> bool:
     return True
 
 
-def recorded_certainty(tags: Mapping[str, str]) -> Certainty | None:
-    """How sure the gain is, as the record says; None when nothing was optimised or the record is of no use."""
-    word = next((known for known in get_args(Word) if known == tags.get("dspyui.verdict")), None)
-    if word is None:
-        return None
-    low, high = (number_in(tags, f"dspyui.score_improvement_ci_{end}") for end in ("low", "high"))
-    return Certainty(word, low, high)
-
-
 class _Version:
     """Draws the version; its stage, aliases, description and tags can be changed here."""
 
@@ -172,16 +166,16 @@ class _Version:
         version = found.version
         self._labels = Labels(self._services, self._text, version.name, version.version, self._again)
         self._facts = Region(self._draw_facts, "d-stack-16")
+        self._draw_actions()
         if self._program is not None:
             if (broken := self._example_problem) is not None:
                 said = self._text("ui.version.example_broken", problem=sentence(broken, self._text))
                 marked(tag("p", said, "d-note"), "example-problem")
-            with box("d-cols"):
+            with box("d-cols d-top"):
                 self._draw_try(self._program)
                 self._draw_use(self._program)
         traces = partial(self._services.traces.of_version, version.name, version.version)
         TracesCard(page, "version", traces)
-        self._draw_delete()
 
     async def _again(self) -> None:
         """What was changed, as MLflow holds it now."""
@@ -192,6 +186,19 @@ class _Version:
             notify_error(exc, self._text)
             return
         self._facts.draw()
+
+    def _draw_actions(self) -> None:
+        text = self._text
+        with self._page.actions:
+            delete_button(text, text("ui.version.delete"), self._delete, mark="delete-version")
+            if self._program is not None:
+                link_button(
+                    text("ui.test.nav"),
+                    test_address(self._version.model_uri),
+                    mark="test-version",
+                    kind="primary",
+                    icon="science",
+                )
 
     def _draw_facts(self) -> None:
         version = self._version
@@ -342,20 +349,10 @@ class _Version:
         with card(text("ui.version.use"), note=text("ui.version.use_lead"), mark="use") as aside:
             with aside:
                 copy_button(text, snippet)
-            code(snippet, mark="version-snippet")
+            code(snippet, mark="version-snippet", is_program=True)
             if version.run_id:
                 address = f"/api/runs/{version.run_id}/program"
                 link_button(text("ui.download.program"), address, mark="download-program", icon="download")
-
-    def _draw_delete(self) -> None:
-        with box("d-actions"):
-            button(
-                self._text("ui.version.delete"),
-                self._delete,
-                mark="delete-version",
-                kind="danger",
-                icon="delete",
-            )
 
     async def _delete(self) -> None:
         text, version = self._text, self._version
