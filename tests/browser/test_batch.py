@@ -43,6 +43,8 @@ def test_a_batch_from_the_form_to_the_download(tmp_path, running, lm, mlflow_add
     (tmp_path / "things.json").write_text(program(fake.base_url).to_json())
     rows = write_rows(tmp_path / "rows.jsonl", ROWS)
     page = open_page(f"http://127.0.0.1:{running.port}", "/batch?lang=en").page
+    # What is there to choose from is drawn anew when MLflow is found.
+    expect(page.get_by_test_id("choose-version")).to_be_enabled(timeout=60_000)
     page.get_by_test_id("choose-file").click()
     upload = page.get_by_test_id("choose-upload").locator("input[type=file]")
     upload.set_input_files(str(tmp_path / "things.json"))

@@ -29,9 +29,9 @@ RUN_FILES: Mapping[str, str] = {
     "train.jsonl": "dataset/train.jsonl",
     "validation.jsonl": "dataset/validation.jsonl",
     "test.jsonl": "dataset/test.jsonl",
-    "batch.json": "spec/batch.json",
-    "errors.jsonl": "errors/errors.jsonl",
 }
+# The same of a batch's Run.
+BATCH_FILES: Mapping[str, str] = {"batch.json": "spec/batch.json", "errors.jsonl": "errors/errors.jsonl"}
 
 
 class RunQuery(Frozen):

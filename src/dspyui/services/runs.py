@@ -16,6 +16,7 @@ from dspyui.domain.compiles import (
     Usage,
 )
 from dspyui.domain.run_list import (
+    BATCH_FILES,
     RESULT,
     ROWS_TABLE,
     RUN_FILES,
@@ -47,7 +48,7 @@ class RunListing(Frozen):
 
 
 class RunDetail(Frozen):
-    """All that a Run holds; `files` are those of `RUN_FILES` that are there.
+    """All that a Run holds; `files` are those of `RUN_FILES`, or of a batch `BATCH_FILES`, that are there.
 
     What it does not hold, or what cannot be read here, is told in `notices`.
     """
@@ -87,7 +88,7 @@ class RunService:
             spec=spec,
             result=result,
             registrations=tuple(self._library.registrations([run_id]).get(run_id, ())),
-            files=self._files(run_id),
+            files=self._files(info),
             notices=(*about_spec, *about_result),
         )
 
@@ -104,10 +105,11 @@ class RunService:
         return compare_runs([(info, self._result(info)[0]) for info in infos])
 
     def file(self, run_id: str, name: str) -> bytes:
-        """A file of the Run by a name of `RUN_FILES`. Raises NotFoundError."""
-        if name not in RUN_FILES:
-            raise NotFoundError("api.file", name=name[:100], known=", ".join(RUN_FILES))
-        return self._library.file(run_id, RUN_FILES[name])
+        """A file of the Run by a name of `RUN_FILES` or `BATCH_FILES`. Raises NotFoundError."""
+        known = {**RUN_FILES, **BATCH_FILES}
+        if name not in known:
+            raise NotFoundError("api.file", name=name[:100], known=", ".join(known))
+        return self._library.file(run_id, known[name])
 
     def delete(self, run_id: str) -> None:
         """Delete it as MLflow does. Raises NotFoundError."""
@@ -117,12 +119,16 @@ class RunService:
         """Undo `delete`. Raises NotFoundError."""
         self._library.restore(run_id)
 
-    def _files(self, run_id: str) -> tuple[str, ...]:
-        folders = dict.fromkeys(path.rpartition("/")[0] for path in RUN_FILES.values())
-        there = self._library.paths(run_id, list(folders))
-        return tuple(name for name, path in RUN_FILES.items() if path in there)
+    def _files(self, info: RunInfo) -> tuple[str, ...]:
+        known = BATCH_FILES if info.kind == "batch" else RUN_FILES
+        # A request for each folder.
+        folders = sorted({path.rpartition("/")[0] for path in known.values()})
+        there = self._library.paths(info.run_id, folders)
+        return tuple(name for name, path in known.items() if path in there)
 
     def _spec(self, info: RunInfo) -> tuple[CompileSpec | None, tuple[Notice, ...]]:
+        if info.kind == "batch":
+            return None, ()
         text = self._find(info.run_id, RUN_FILES["spec.yaml"])
         if text is None:
             # One that other programs made has none, and one that still runs has none yet.
