@@ -7,7 +7,9 @@ from typing import Final, Literal, get_args
 from dspyui.errors import NotFoundError
 from dspyui.i18n import Language
 
-Topic = Literal["data", "optimizers", "metrics", "models", "test", "versions", "spec", "settings", "cli"]
+Topic = Literal[
+    "data", "optimizers", "metrics", "models", "runs", "versions", "test", "batch", "traces", "spec", "settings", "cli",
+]  # fmt: skip
 TOPICS: Final[tuple[Topic, ...]] = get_args(Topic)
 _PACKAGE = Path(__file__).resolve().parents[1]
 # A wheel carries the files inside the package (pyproject.toml puts them there), a checkout beside `src`.
