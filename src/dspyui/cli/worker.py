@@ -1,6 +1,9 @@
 """`dspyui worker`: help with the batches of other machines until it is stopped."""
 
+import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import typer
 from typer.core import TyperCommand
@@ -8,7 +11,6 @@ from typer.core import TyperCommand
 from dspyui.cli.console import Console
 from dspyui.cli.flags import Flags
 from dspyui.cli.session import load_settings
-from dspyui.cli.stop import Stopped
 from dspyui.domain.base import Notice
 from dspyui.errors import DSPyUIError
 from dspyui.settings import Settings, without_passwords
@@ -41,14 +43,26 @@ def run(console: Console, settings: Settings, calls: int) -> int:
         said = console.sentence(problem) if isinstance(problem, DSPyUIError) else repr(problem)
         console.note(settings.redact(console.text("worker.declined", job_id=batch_id, problem=said)))
 
-    with batch_worker(settings, calls=calls, tell=tell, refused=refused) as worker:
+    stop = threading.Event()
+    with batch_worker(settings, calls=calls, tell=tell, refused=refused) as worker, _told_to_stop(stop):
         address = settings.database_url.get_secret_value() if settings.database_url else ""
         console.note(console.text("cli.worker.ready", address=without_passwords(address)))
-        try:
-            worker.run(threading.Event())
-        except Stopped:
-            console.note(console.text("cli.stopped"))
+        worker.run(stop)
+        console.note(console.text("cli.stopped"))
     console.answer(
         {"status": "stopped", "rows": worker.rows}, (console.text("cli.worker.rows", rows=worker.rows),)
     )
     return 0
+
+
+@contextmanager
+def _told_to_stop(stop: threading.Event) -> Iterator[None]:
+    """Ctrl-C and SIGTERM set the event instead of breaking off whatever the loop is just doing with the database."""
+    before = {
+        number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
