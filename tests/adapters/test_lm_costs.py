@@ -5,6 +5,7 @@ import json
 import pytest
 from dspy.clients.model_metadata import model_info
 
+from dspyui.adapters.dspy_engine import lms
 from dspyui.adapters.dspy_engine.engine import DspyEngine
 from dspyui.adapters.dspy_engine.lms import PricedLM, to_dspy
 from dspyui.domain.compiles import Usage
@@ -44,6 +45,20 @@ def test_calls_are_priced_by_the_list_and_cache_hits_are_free(engine):
     assert (used.lm_calls, used.lm_cache_hits) == (2, 1)
     assert used.cost == pytest.approx(listed(used.input_tokens, used.output_tokens))
     assert used.cost > 0
+
+
+def test_a_model_that_is_not_listed_is_looked_for_once(engine):
+    """Where DSPy looks it up; it does so twice a call, and reads the whole list each time."""
+    lms._info.cache_clear()
+    with FakeOpenAI(reply) as server:
+        made = engine(server, model="openai/not-listed-1")
+        live = made.build(program())
+        for name in ("lamp", "fan", "clock"):
+            made.predict(live, {"message": f"My {name} broke."}, tags={})
+    found = lms._info.cache_info()
+    assert found.hits >= 2
+    assert found.misses <= 2
+    assert made.usage().cost is None
 
 
 def test_a_server_of_ones_own_has_no_price_though_it_takes_a_providers_name(tmp_path):

@@ -61,6 +61,7 @@ class DspyEngine:
         self._compile_sink = compile_sink
         self._meter = Meter(self._redact, gate)
         lms.limit_waits()
+        lms.remember_prices()
         limit_calls()
         self._cache = MeteredCache(
             self._meter,

@@ -1,13 +1,15 @@
 """Our LM specs as DSPy's LMs. Keys come from the environment that is passed in, and go nowhere else."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
 import dspy
 from dspy._vendor.lm15.transports import ReadTimeout
-from dspy.clients import execution
+from dspy.clients import costs, execution
+from dspy.clients.model_metadata import model_info
 from dspy.lm15 import AccessPolicy, ModelSupport, OpenAIChatCompat, ProviderDefinition, register_provider
 from dspy.utils.exceptions import (
     ContextWindowExceededError,
@@ -125,6 +127,26 @@ def limit_waits() -> None:
 
 def _is_worth_a_wait(error: Exception) -> bool:
     return is_retryable_lm_error(error) and (getattr(error, "retry_after", None) or 0) <= LONGEST_WAIT
+
+
+def remember_prices() -> None:
+    """Let DSPy look a model up in its price list once, not at each call.
+
+    For a model that is not listed it searches the whole list twice a call, which is two fifths of the time that a call
+    takes in this process. A test holds the place it is done at.
+    """
+    costs.model_info = _remembered_info  # pyright: ignore[reportPrivateImportUsage]
+
+
+def _remembered_info(
+    provider: str, model: str, *, namespaces: Iterable[str] | None = None
+) -> Mapping[str, Any]:
+    return _info(provider, model, None if namespaces is None else tuple(namespaces))
+
+
+@lru_cache(maxsize=256)
+def _info(provider: str, model: str, namespaces: tuple[str, ...] | None) -> Mapping[str, Any]:
+    return model_info(provider, model, namespaces=namespaces)
 
 
 def register_local(base_url: str) -> None:
