@@ -16,6 +16,7 @@ from dspyui.errors import FailedError, RefusedError
 from dspyui.services.compile import CompileRun
 from tests import learner
 from tests.fake_openai import FakeOpenAI, Fault, chat, last_input
+from tests.waiting import wait_until
 
 ROWS = [{"message": f"My thing{i}q broke.", "product": f"thing{i}q"} for i in range(30)]
 
@@ -211,6 +212,27 @@ def test_progress_and_log_tell_the_story(store, server, tmp_path):
         said = [event.sentence(language) for event in events]
         assert len(said) > 8
     assert any("1.00" in sentence for sentence in said)
+
+
+def test_calls_are_counted_while_an_optimizer_works(store, server, tmp_path):
+    """Its fourth call gets no reply before the three others are seen, though no trial has ended by then."""
+    optimizer = {"kind": "copro", "params": {"breadth": 2, "depth": 1}}
+    rows = learner.rows(30)
+    job = start(store, spec(server, optimizer=optimizer, data={"rows": rows}, threads=1), rows)
+    before, seen = [], []
+
+    def patient(messages):
+        progress = store.progress(job.id)
+        if progress.phase == "optimising":
+            before.append(progress.usage.lm_calls)
+            if len(before) == 4:
+                wait_until(lambda: store.progress(job.id).usage.lm_calls >= before[0] + 3, seconds=30)
+                seen.extend(trial.label for trial in store.progress(job.id).trials)
+        return learner.learn(messages)
+
+    server.reply = patient
+    run(store, job, tmp_path)
+    assert seen == ["baseline"]
 
 
 def test_replies_that_cannot_be_read_score_zero_and_are_counted(store, server, tmp_path):
