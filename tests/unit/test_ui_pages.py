@@ -457,8 +457,16 @@ async def test_a_done_job_is_registered_and_tried(user: User, world: World):
     assert not exists(user, marker="register-stage-note")
     element(user, "register-stage").set_value("Staging")  # type: ignore[attr-defined]
     await until(sees(user, marker="register-stage-note"))
+    assert "too few rows to tell" in words(user, "register-unproven")
+    user.find(marker="register-confirm").click()
+    await until(sees(user, marker="register-problem"))
+    assert "needs a reason" in words(user, "register-problem")
+    assert not world.registry.search_versions()
+    user.find(marker="register-why").type("the first one")
     user.find(marker="register-confirm").click()
     await until(sees(user, marker="registered"))
+    (version,) = world.registry.search_versions()
+    assert [change.why for change in version.history] == ["the first one"]
     assert words(user, "registered") == "抽取, version 1: Staging"
     target = element(user, "registered-link").props["href"]
     await user.open(target)

@@ -170,13 +170,15 @@ class DataItem(_Model):
 
 
 class RegisterRequestBody(_Model):
-    """Exactly one of `run_id` and `job_id`; `confirm` is the model's name, where the gate before Production asks."""
+    """Exactly one of `run_id` and `job_id`; `why` is needed for a stage; `confirm` is the model's name, where the gate
+    before Production asks."""
 
     run_id: str | None = None
     job_id: str | None = None
     name: str
     description: str = ""
     stage: Stage = "None"
+    why: str = ""
     confirm: str = ""
 
 
