@@ -177,6 +177,12 @@ def test_both_programs_are_scored_on_the_same_rows(store, server, tmp_path):
     ids = {trace.mlflow_id for trace in sink.traces}
     assert len(ids) == 30
     assert {row.trace_id for row in result.optimised.rows} <= ids
+    by_id = {trace.mlflow_id: trace for trace in sink.traces}
+    for row in result.optimised.rows:
+        told = by_id[row.trace_id].tags
+        assert (told["dspyui.phase"], told["dspyui.score"]) == ("evaluating", "1.0000")
+        assert json.loads(told["dspyui.expected"]) == row.expected
+    assert {span.name for trace in sink.traces for span in trace.spans if span.kind == "LLM"} == {"LM"}
     assert store.find_result(job.id) == result
     table = pq.read_table(store.folder(job.id) / "evaluation/rows.parquet").to_pylist()
     assert [row["after_product"] for row in table] == [row["expected_product"] for row in table]

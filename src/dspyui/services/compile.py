@@ -26,7 +26,7 @@ from dspyui.domain.rows import digest_rows
 from dspyui.domain.signatures import Row
 from dspyui.domain.splits import Splits, sort_rows, split_rows
 from dspyui.domain.storage import ProgramStore
-from dspyui.domain.traces import TraceSink
+from dspyui.domain.traces import PHASE_TAG, TraceSink
 from dspyui.errors import FailedError
 from dspyui.services.scoring import ErrorBudget, Scoring, compared
 
@@ -190,7 +190,7 @@ class CompileRun:
                 program,
                 inputs,
                 threads=self._spec.threads,
-                tags={"dspyui.phase": phase, "dspyui.job_id": self._job_id}
+                tags={PHASE_TAG: phase, "dspyui.job_id": self._job_id}
                 | ({"dspyui.repeat": str(repeat + 1)} if repeats > 1 else {}),
                 on_done=scoring.taker(self._engine.score_tools(repeat=repeat)),
                 repeat=repeat,
