@@ -482,6 +482,7 @@ async def test_registering_into_production_asks_for_what_the_gate_wants(user: Us
     await until(sees(user, marker="register-name"))
     user.find(marker="register-name").clear().type("抽取")
     element(user, "register-stage").set_value("Production")  # type: ignore[attr-defined]
+    user.find(marker="register-why").type("the better one")
     assert not exists(user, marker="register-gate-confirm")
     user.find(marker="register-confirm").click()
     await until(sees(user, marker="register-gate-confirm"))
