@@ -64,6 +64,9 @@ class MemoryTraces:
             output_tokens=usage.output_tokens,
             total_tokens=usage.total_tokens,
             cost=usage.cost,
+            phase=trace.tags.get("dspyui.phase", ""),
+            score=float(trace.tags["dspyui.score"]) if "dspyui.score" in trace.tags else None,
+            expected=trace.tags.get("dspyui.expected", ""),
         )
         self._calls.append((run_id, trace.tags, shown))
 
@@ -108,6 +111,7 @@ def _fits(query, trace):
     text, words = query.text.strip().lower(), f"{trace.inputs} {trace.outputs}".lower()
     return (
         query.status in {None, trace.state}
+        and query.phase in {None, trace.phase}
         and (not text or text in words or json.dumps(text)[1:-1] in words)
         and (trace.latency_ms or 0) >= query.min_ms
         and (trace.total_tokens or 0) >= query.min_tokens

@@ -85,7 +85,27 @@ def test_parquet(tmp_path):
     ],
 )  # fmt: skip
 def test_a_broken_row_is_an_error_and_the_rest_goes_on(write, name, content, found):
-    assert read(write(name, content)) == found
+    path = write(name, content)
+    assert read(path) == found
+    broken = [row.fault.values for row in READER.open(str(path)) if row.fault]
+    assert all(len(values["raw"]) <= 201 for values in broken if name != "cut.json")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reads"),
+    [
+        ("cells.csv", "q,n\nmy lamp\nb,2\n", "my lamp"),
+        ("mark.csv", 'q,n\n"my lamp,2\nb,2\n', '"my lamp,2'),
+        ("bytes.csv", "q,n\n中文中文中文,2\n".encode() + b"my \xff lamp,2\n", "my ? lamp, 2"),
+        ("half.jsonl", '{"q": "my lamp", \n{"q": "b"}\n', '{"q": "my lamp",'),
+        ("list.jsonl", '["my lamp"]\n{"q": "b"}\n', '["my lamp"]'),
+        ("half.json", '[{"q": my lamp},\n{"q": "b"}]', '{"q": my lamp},'),
+        ("long.csv", f"q,n\n{'x' * 5000}\nb,2\n", "x" * 200 + "…"),
+    ],
+)
+def test_a_broken_row_says_how_it_reads(write, name, content, reads):
+    (broken,) = [row.fault for row in READER.open(str(write(name, content))) if row.fault]
+    assert broken.values["raw"] == reads
 
 
 def test_a_json_array_larger_than_a_block_is_read_in_pieces(write):

@@ -139,3 +139,13 @@ def test_a_data_set_is_renamed(client):
         ("0" * 64, {"name": "x"}, "upload.unknown"),
     ):
         assert client.request("PATCH", f"/api/data/{path}", json=body).json()["code"] == code
+
+
+def test_a_job_whose_process_has_ended_is_interrupted(client, world):
+    job_id = world.submitted()
+    world.jobs.update(job_id, lambda job: job.model_copy(update={"status": "running", "executor": "ui-dead"}))
+    assert client.get(f"/api/jobs/{job_id}").json()["job"]["interrupted"] is False
+    world.queue.dead.add("ui-dead")
+    (listed,) = client.get("/api/jobs").json()
+    assert (listed["status"], listed["interrupted"]) == ("running", True)
+    assert client.get(f"/api/jobs/{job_id}").json()["job"]["interrupted"] is True

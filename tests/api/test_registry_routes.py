@@ -92,7 +92,7 @@ def test_the_gates_setting_counts_here_too(settings, tmp_path, mode, status, cod
 
 def test_registering_into_production_takes_the_confirmation(client, world, two):
     moved(client, two, 1, "Production")
-    body = {"job_id": world.done(), "name": NAME, "stage": "Production"}
+    body = {"job_id": world.done(), "name": NAME, "stage": "Production", "why": "w"}
     # The job's Run is not among those that hold rows: it was never tested against the one that is there.
     assert client.post("/api/register", json=body).json()["code"] == "gate.confirm"
     assert client.post("/api/register", json={**body, "confirm": NAME}).json()["stage"] == "Production"

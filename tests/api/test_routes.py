@@ -153,7 +153,9 @@ def test_cancel(client, world):
 
 def test_register_a_job_then_predict_by_stage(client, world):
     job_id = world.done()
-    body = {"job_id": job_id, "name": "产品-抽取", "description": "d", "stage": "Staging"}
+    body = {"job_id": job_id, "name": "产品-抽取", "description": "d", "stage": "Staging", "why": "w"}
+    refused = client.post("/api/register", json={**body, "why": ""})
+    assert (refused.status_code, refused.json()["code"]) == (400, "registry.no_why")
     answer = client.post("/api/register", json=body)
     assert answer.json() == {
         "name": "产品-抽取",

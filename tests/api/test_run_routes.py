@@ -109,7 +109,10 @@ def test_a_file_of_a_run_is_downloaded(client, shelf):
 
 def test_runs_are_compared(client, shelf):
     one, two = shelf.put(result([0.0] * 8)), shelf.put(result([1.0] * 8), seed=3)
-    told = client.get("/api/runs/compare", params={"ids": [one, two]}).json()
+    batch = shelf.put_batch()
+    told = client.get("/api/runs/compare", params={"ids": [one, batch, two]}).json()
+    assert told.pop("left_out") == [batch]
+    assert client.get("/api/runs/compare", params={"ids": [one, two]}).json() == {**told, "left_out": []}
     (test,) = told["tests"]
     assert (test["first"], test["second"], test["verdict"], test["method"]) == (one, two, "second", "mcnemar")
     assert (test["difference"], test["rows"], test["differing"], test["rows_needed"]) == (1.0, 8, 8, None)

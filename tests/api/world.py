@@ -18,7 +18,7 @@ from dspyui.domain.base import Fault
 from dspyui.domain.compiles import ChatMessage, CompileResult, CompileSpec, Evaluation, RowResult, Usage
 from dspyui.domain.engine import LMReply, Patience, PredictOutcome, ProgramCall
 from dspyui.domain.intervals import Difference
-from dspyui.domain.jobs import JobFailure
+from dspyui.domain.jobs import Job, JobFailure
 from dspyui.domain.lms import LMSpec, LocalLMState
 from dspyui.domain.optimizers import OptimizerSpec
 from dspyui.domain.programs import CompiledProgram
@@ -67,6 +67,8 @@ class MemoryQueue:
 
     def __init__(self, jobs: FileJobStore) -> None:
         self.submitted: list[str] = []
+        # Executors that have ended.
+        self.dead: set[str] = set()
         self._jobs = jobs
 
     def start(self, *, works: bool) -> None: ...
@@ -83,6 +85,9 @@ class MemoryQueue:
         )
 
     def release(self, job_id: str) -> None: ...
+
+    def is_interrupted(self, job: Job) -> bool:
+        return job.status == "running" and job.executor in self.dead
 
     def close(self) -> None: ...
 

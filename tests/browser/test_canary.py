@@ -251,7 +251,7 @@ def _other_roles(program: Program, task: dict[str, object], keys: dict[str, str]
 def _use(program: Program, job_id: str, name: str, bad: FakeOpenAI, variable: str) -> list[str]:
     """Register the job's program, run it, and ask a server that refuses."""
     registered = program.client.post(
-        "/api/register", json={"job_id": job_id, "name": name, "stage": "Staging"}, timeout=90
+        "/api/register", json={"job_id": job_id, "name": name, "stage": "Staging", "why": "w"}, timeout=90
     )
     assert registered.status_code == 200, registered.text
     predicted = program.client.post(

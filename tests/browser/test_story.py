@@ -61,6 +61,7 @@ def test_compile_the_example_and_register_it(program: Program, mlflow_address: s
     page.get_by_test_id("register-name").fill("抽取 product")
     page.get_by_test_id("register-stage").click()
     page.get_by_role("option", name="Staging").click()
+    page.get_by_test_id("register-why").fill("the first one")
     page.get_by_test_id("register-confirm").click()
     expect(page.get_by_test_id("registered")).to_have_text("抽取 product, version 1: Staging", timeout=60_000)
     page.get_by_test_id("registered-link").click()

@@ -2,8 +2,9 @@
 
 import pytest
 
+from dspyui.adapters.dbos_jobs.leases import Leases
 from dspyui.domain.batches import BatchSpec
-from dspyui.domain.compiles import Evaluation, RowResult
+from dspyui.domain.compiles import Evaluation, Progress, RowResult
 from dspyui.domain.jobs import JobFailure, RecordState
 from dspyui.i18n import Text
 from dspyui.settings import Settings
@@ -43,11 +44,35 @@ def test_jobs_are_listed_and_filtered(dspyui, world, batch):
     assert [job["id"] for job in found] == [failed]
     world.services.jobs.describe(done, note="the best of all")
     assert dspyui("jobs", "list", "--search", "BEST all").out.startswith(
-        f"{done}  Done        Compile   产品"
+        f"{done}  Done         Compile   产品"
     )
     assert dspyui("jobs", "list", "--search", "nowhere").out == "No job fits.\n"
     said = dspyui("jobs", "list", "--state", "lost", "--json")
     assert (said.code, said.document["error"]["code"]) == (2, "cli.jobs_state")
+
+
+def test_a_job_whose_process_was_killed_is_called_interrupted(dspyui, world):
+    """The lease of the process is free: the file it locked is there or not, and nobody holds it."""
+    job_id, running = world.submitted(), world.submitted()
+    for each, executor in ((job_id, "ui-dead"), (running, "ui-alive")):
+        changes = {"status": "running", "executor": executor}
+        world.jobs.update(each, lambda job, changes=changes: job.model_copy(update=changes))
+    world.jobs.write_progress(job_id, Progress(phase="optimising"))
+    lease = Leases(world.settings.home.resolve() / "executors").take("ui-alive")
+    try:
+        listed = {job["id"]: job for job in dspyui("jobs", "list", "--json").document["jobs"]}
+        said = dspyui("jobs", "list").out
+        shown = dspyui("jobs", "show", job_id)
+    finally:
+        lease.release()
+    assert (listed[job_id]["status"], listed[job_id]["interrupted"]) == ("running", True)
+    assert (listed[running]["status"], listed[running]["interrupted"]) == ("running", False)
+    assert f"{job_id}  Interrupted  Compile" in said
+    assert f"{running}  Running      Compile" in said
+    assert said.endswith("It goes on with the next start of dspyui ui.\n")
+    assert f"{job_id}: Interrupted, by tester" in shown.out
+    # How much an optimizer will do is not known beforehand.
+    assert shown.out.endswith("\nOptimising\n")
 
 
 def test_columns_stand_under_each_other_in_chinese(dspyui, world):
@@ -128,7 +153,7 @@ def test_one_that_waits_runs_or_failed_is_shown_too(dspyui, world):
     world.jobs.update(waiting, lambda job: job.model_copy(update={"status": "running"}))
     shown = dspyui("jobs", "show", waiting, "--json")
     assert (shown.code, shown.document["progress"]) == (0, {"phase": "queued", "done": 0, "total": 0})
-    assert "Waiting: 0 of 0" in dspyui("jobs", "show", waiting).out
+    assert dspyui("jobs", "show", waiting).out.endswith("\nWaiting\n")
     said = dspyui("jobs", "show", failed, "--lang", "zh_CN")
     assert (said.code, "任务因意外错误而停止：no such luck" in said.out) == (0, True)
     assert dspyui("jobs", "show", failed, "--json").document["failure"]["code"] == "job.unexpected"

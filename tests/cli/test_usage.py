@@ -253,7 +253,7 @@ def test_registering_wants_one_source_a_name_and_a_stage(dspyui):
 
 def test_registering_with_tracking_off_fails(dspyui, monkeypatch):
     monkeypatch.setenv("MLFLOW_ENABLED", "false")
-    said = dspyui("register", "--name", "m", "--run", "r", "--stage", "staging", "--json")
+    said = dspyui("register", "--name", "m", "--run", "r", "--stage", "staging", "--why", "w", "--json")
     assert said.code == 1
     assert said.document["status"] == "failed"
 

@@ -186,7 +186,7 @@ class InMemoryRegistry:
         if request.stage == "None":
             return self.get_version(*key)
         try:
-            return self.set_stage(*key, request.stage, who=request.who, gate=request.gate)
+            return self.set_stage(*key, request.stage, who=request.who, why=request.why, gate=request.gate)
         except FailedError as exc:
             raise FailedError(
                 "registry.stage_failed", name=name, version=key[1], stage=request.stage, problem=str(exc)

@@ -66,9 +66,11 @@ def test_versions_come_newest_first(register, registry, name):
 
 
 def test_registering_to_a_stage_moves_it_there_and_notes_who(register, registry, name):
-    version = register(stage="Staging")
+    version = register(stage="Staging", why="先试用")
     assert version.stage == "Staging"
-    assert [(c.who, c.from_stage, c.to_stage) for c in version.history] == [("李雷", "None", "Staging")]
+    assert [(c.who, c.from_stage, c.to_stage, c.why) for c in version.history] == [
+        ("李雷", "None", "Staging", "先试用")
+    ]
     assert registry.get_by_stage(name, "Staging") == version
 
 

@@ -221,3 +221,23 @@ def test_a_pattern_of_digits_means_at_least(number):
     pattern = re.compile(f"^({at_least(number)})$")
     wrong = [other for other in range(12_000) if bool(pattern.match(str(other))) != (other >= number)]
     assert wrong == []
+
+
+def test_the_step_the_score_and_what_was_expected_come_back(library, make_run):
+    run_id = make_run()
+    expected = '{"product": "灯 \\"x\\""}'
+    calls = [
+        call(number=0, tags={"dspyui.phase": "baseline", "dspyui.score": "0.2500"}),
+        call(
+            number=1,
+            tags={"dspyui.phase": "evaluating", "dspyui.score": "1.0000", "dspyui.expected": expected},
+        ),
+        call(number=2),
+    ]
+    library.put(run_id, *calls)
+    found = library.of_run(run_id, TraceQuery()).traces
+    assert [(trace.phase, trace.score, trace.expected) for trace in found] == [
+        ("", None, ""), ("evaluating", 1.0, expected), ("baseline", 0.25, ""),
+    ]  # fmt: skip
+    (only,) = library.of_run(run_id, TraceQuery(phase="baseline")).traces
+    assert only.trace_id == calls[0].mlflow_id

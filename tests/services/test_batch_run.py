@@ -115,6 +115,7 @@ def test_broken_rows_are_errors_and_cost_nothing(batches, server, tmp_path):
     found = batches.lines(job_id)
     assert found[1]["_error"].startswith("file.json: ")
     assert "line 2" in found[1]["_error"]
+    assert found[1]["_error"].endswith(" It reads: {broken")
     assert found[2]["_error"].startswith("value.missing: #3")
     assert sorted(asked(server)) == [0, 3]
     assert {event.values["row"] for event in batches.events(job_id, "batch.row_error")} == {2, 3}

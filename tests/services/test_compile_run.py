@@ -16,6 +16,7 @@ from dspyui.errors import FailedError, RefusedError
 from dspyui.services.compile import CompileRun
 from tests import learner
 from tests.fake_openai import FakeOpenAI, Fault, chat, last_input
+from tests.waiting import wait_until
 
 ROWS = [{"message": f"My thing{i}q broke.", "product": f"thing{i}q"} for i in range(30)]
 
@@ -176,6 +177,12 @@ def test_both_programs_are_scored_on_the_same_rows(store, server, tmp_path):
     ids = {trace.mlflow_id for trace in sink.traces}
     assert len(ids) == 30
     assert {row.trace_id for row in result.optimised.rows} <= ids
+    by_id = {trace.mlflow_id: trace for trace in sink.traces}
+    for row in result.optimised.rows:
+        told = by_id[row.trace_id].tags
+        assert (told["dspyui.phase"], told["dspyui.score"]) == ("evaluating", "1.0000")
+        assert json.loads(told["dspyui.expected"]) == row.expected
+    assert {span.name for trace in sink.traces for span in trace.spans if span.kind == "LLM"} == {"LM"}
     assert store.find_result(job.id) == result
     table = pq.read_table(store.folder(job.id) / "evaluation/rows.parquet").to_pylist()
     assert [row["after_product"] for row in table] == [row["expected_product"] for row in table]
@@ -211,6 +218,27 @@ def test_progress_and_log_tell_the_story(store, server, tmp_path):
         said = [event.sentence(language) for event in events]
         assert len(said) > 8
     assert any("1.00" in sentence for sentence in said)
+
+
+def test_calls_are_counted_while_an_optimizer_works(store, server, tmp_path):
+    """Its fourth call gets no reply before the three others are seen, though no trial has ended by then."""
+    optimizer = {"kind": "copro", "params": {"breadth": 2, "depth": 1}}
+    rows = learner.rows(30)
+    job = start(store, spec(server, optimizer=optimizer, data={"rows": rows}, threads=1), rows)
+    before, seen = [], []
+
+    def patient(messages):
+        progress = store.progress(job.id)
+        if progress.phase == "optimising":
+            before.append(progress.usage.lm_calls)
+            if len(before) == 4:
+                wait_until(lambda: store.progress(job.id).usage.lm_calls >= before[0] + 3, seconds=30)
+                seen.extend(trial.label for trial in store.progress(job.id).trials)
+        return learner.learn(messages)
+
+    server.reply = patient
+    run(store, job, tmp_path)
+    assert seen == ["baseline"]
 
 
 def test_replies_that_cannot_be_read_score_zero_and_are_counted(store, server, tmp_path):

@@ -1,6 +1,7 @@
 """Promotions through the gate, rollbacks, aliases, labels and deletions, as every face asks for them."""
 
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 import pytest
 
@@ -232,13 +233,26 @@ def test_registering_into_production_is_a_promotion(world, models, version, shel
     job_id = world.done()
     world.services.record.ensure_run(job_id)
     register = world.services.register
-    asked = {"name": NAME, "who": "t", "stage": "Production"}
+    asked = {"name": NAME, "who": "t", "stage": "Production", "why": "w"}
     with pytest.raises(ConflictError) as caught:
         register.register_job(job_id, **asked)
     assert caught.value.code == "gate.confirm"
     assert [v.version for v in world.registry.search_versions(NAME)] == [1], "nothing was registered"
     assert register.register_job(job_id, **asked, confirm=NAME).stage == "Production"
-    assert last(models, 2).gate.confirmed == NAME
+    assert (last(models, 2).gate.confirmed, last(models, 2).why) == (NAME, "w")
+
+
+@pytest.mark.parametrize("stage", ["Staging", "Production"])
+def test_registering_into_a_stage_needs_a_reason(world, stage):
+    job_id = world.done()
+    run_id = world.services.record.ensure_run(job_id).run_id
+    register = world.services.register
+    for call in (partial(register.register_job, job_id), partial(register.register_run, run_id)):
+        with pytest.raises(BadRequestError) as caught:
+            call(name=NAME, who="t", stage=stage, why=" ")
+        assert caught.value.code == "registry.no_why"
+    assert not world.registry.search_versions()
+    assert register.register_job(job_id, name=NAME, who="t").stage == "None"
 
 
 @pytest.mark.parametrize("why", ["", "  \n"])

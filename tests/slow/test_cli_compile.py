@@ -209,7 +209,7 @@ def test_register_a_run_and_a_job(start, mlflow_address):
     assert code == 0, err
     compiled = json.loads(out.splitlines()[-1])
     assert compiled["record"] == "sent"
-    asked = ["--name", "终端 terminal", "--description", "d", "--stage", "staging", "--json"]
+    asked = ["--name", "终端 terminal", "--description", "d", "--stage", "staging", "--why", "w", "--json"]
     code, out, err = ended(start("register", "--run", compiled["run_id"], *asked, **settings))
     assert code == 0, err
     version = json.loads(out.splitlines()[-1])

@@ -135,7 +135,7 @@ def test_a_refused_token_is_said_and_the_record_arrives_with_the_right_one(tmp_p
             wait_until(lambda: program.job(job_id)["summary"]["record"] == "sent")
             name = f"token {tmp_path.name}"
             made = program.client.post(
-                "/api/register", json={"job_id": job_id, "name": name, "stage": "Staging"}
+                "/api/register", json={"job_id": job_id, "name": name, "stage": "Staging", "why": "w"}
             )
             assert made.status_code == 200, made.text
             body = {"model": name, "stage": "Staging", "inputs": {"message": "My sledge broke."}}

@@ -208,7 +208,7 @@ def test_no_run_for_a_compile_until_it_is_registered(compile_with, tmp_path, mlf
     assert answer["run_id"] is None
     assert found.runs == []
     name = f"later {tmp_path.name}"
-    asked = ("register", "--job", answer["job_id"], "--name", name, "--stage", "Production")
+    asked = ("register", "--job", answer["job_id"], "--name", name, "--stage", "Production", "--why", "w")
     version = compile_with.command(*asked, **settings)
     assert version["stage"] == "Production"
     found = Found(mlflow_address, settings["MLFLOW_EXPERIMENT_NAME"])

@@ -81,7 +81,9 @@ def register(tmp_path, environ, mlflow_address):
     def register(name, program, row):
         run_id = RunMaker(services.runs, tmp_path)(program, row=row)
         # The gate asks for the name when the version in Production was never tested.
-        services.register.register_run(run_id, name=name, who="李雷", stage="Production", confirm=name)
+        services.register.register_run(
+            run_id, name=name, who="李雷", stage="Production", why="w", confirm=name
+        )
 
     yield register
     app.close()

@@ -6,7 +6,7 @@ import pytest
 from nicegui import ui
 from nicegui.elements.upload_files import SmallFileUpload
 
-from dspyui.domain.batches import BatchProgress, BatchResult, BatchSpec
+from dspyui.domain.batches import BatchProgress, BatchResult, BatchSpec, ScoreSummary
 from dspyui.domain.compiles import Usage
 from dspyui.domain.jobs import JobFailure, RecordState
 from dspyui.domain.lms import LOCAL_MODEL
@@ -244,6 +244,35 @@ async def test_a_finished_batch_shows_errors_by_kind_and_what_to_fetch(user, wor
     assert element(user, "batch-download").props["href"] == f"/api/batches/{batch}/output"
     assert element(user, "batch-errors-file").props["href"] == f"/api/batches/{batch}/errors"
     assert "12" in words(user, "batch-record")
+
+
+async def test_scores_are_told_with_metric_rows_and_each_row_s_own_and_answers_from_the_cache_are(
+    user, world, things, tmp_path
+):
+    path = tmp_path / "expected.csv"
+    path.write_text("message,product\n" + "My lamp broke.,lamp\n" * 12)
+    spec = BatchSpec.model_validate(
+        {"model": str(things), "path": str(path), "metric": {"kind": "exact_match"}}
+    )
+    batch = world.services.batches.submit(spec, who="tester").id
+    finish(world, batch, failed=0)
+    store = world.services.batches._batches
+    result = store.find_result(batch)
+    usage = Usage(lm_cache_hits=12)
+    score = ScoreSummary(value=0.77, low=0.5, high=0.9, rows=11)
+    store.write_result(batch, result.model_copy(update={"score": score, "usage": usage}))
+    results = world.jobs.folder(batch) / "results.jsonl"
+    lines = [json.loads(line) | {"_score": 0.25} for line in results.read_text().splitlines()]
+    results.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    await user.open(f"/batch/{batch}?lang=en")
+    said = words(user, "batch-score")
+    for part in ("Exact match (product)", "0.77", "95% interval 0.50 – 0.90, 11 rows"):
+        assert part in said
+    assert "12" in words(user, "batch-cached")
+    assert "0.25" in words(user, "batch-head")
+    assert "answered" in words(user, "batch-head")
+    chips = [made.parent_slot.parent for made in user.find(content="answered").elements]
+    assert not any("good" in made.classes for made in chips)
 
 
 async def test_a_finished_batch_leads_to_its_run_here_and_each_row_to_its_trace(user, world, batch):

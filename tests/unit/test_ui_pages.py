@@ -241,15 +241,34 @@ async def test_what_is_typed_outlives_a_reload(user: User):
 @pytest.mark.parametrize("name", EXAMPLES)
 async def test_a_newcomer_can_begin_with_any_example(user: User, world: World, name: str):
     await user.open("/?start=empty")
-    assert element(user, f"begin-{name}").props["href"] == f"/?start={name}"
-    await user.open(f"/?start={name}")
-    assert element(user, "program-name").value == example_spec(name).program.name  # type: ignore[attr-defined,arg-type]
+    user.find(marker=f"begin-{name}").click()
+    wanted = example_spec(name).program.name  # type: ignore[arg-type]
+    await until(lambda: element(user, "program-name").value == wanted)  # type: ignore[attr-defined]
     if name != "tickets":
         await until(sees(user, marker="form-ready"))
         return
     # Its model stands behind an API, and no key is set here.
     await until(sees(user, marker="form-problem-0"))
     assert "OPENAI_API_KEY" in words(user, "form-problem-0")
+
+
+async def test_a_form_that_was_changed_is_not_replaced_unasked(user: User):
+    await user.open("/")
+    await until(sees(user, marker="form-ready"))
+    user.find(marker="start-empty").click()
+    await until(lambda: element(user, "program-name").value == "")  # type: ignore[attr-defined]
+    user.find(marker="program-name").type("mine")
+    user.find(marker="start-products").click()
+    await until(sees(user, marker="confirm-yes"))
+    user.find(marker="confirm-no").click()
+    await until(lambda: (user_draft(user) or {}).get("name") == "mine")
+    # It is still the visitor's own after a reload.
+    await user.open("/")
+    assert element(user, "program-name").value == "mine"  # type: ignore[attr-defined]
+    user.find(marker="start-products").click()
+    await until(sees(user, marker="confirm-yes"))
+    user.find(marker="confirm-yes").click()
+    await until(lambda: element(user, "program-name").value == "product-extraction")  # type: ignore[attr-defined]
 
 
 def user_draft(user: User) -> dict | None:
@@ -457,8 +476,16 @@ async def test_a_done_job_is_registered_and_tried(user: User, world: World):
     assert not exists(user, marker="register-stage-note")
     element(user, "register-stage").set_value("Staging")  # type: ignore[attr-defined]
     await until(sees(user, marker="register-stage-note"))
+    assert "too few rows to tell" in words(user, "register-unproven")
+    user.find(marker="register-confirm").click()
+    await until(sees(user, marker="register-problem"))
+    assert "needs a reason" in words(user, "register-problem")
+    assert not world.registry.search_versions()
+    user.find(marker="register-why").type("the first one")
     user.find(marker="register-confirm").click()
     await until(sees(user, marker="registered"))
+    (version,) = world.registry.search_versions()
+    assert [change.why for change in version.history] == ["the first one"]
     assert words(user, "registered") == "抽取, version 1: Staging"
     target = element(user, "registered-link").props["href"]
     await user.open(target)
@@ -474,6 +501,7 @@ async def test_registering_into_production_asks_for_what_the_gate_wants(user: Us
     await until(sees(user, marker="register-name"))
     user.find(marker="register-name").clear().type("抽取")
     element(user, "register-stage").set_value("Production")  # type: ignore[attr-defined]
+    user.find(marker="register-why").type("the better one")
     assert not exists(user, marker="register-gate-confirm")
     user.find(marker="register-confirm").click()
     await until(sees(user, marker="register-gate-confirm"))

@@ -337,3 +337,16 @@ async def test_the_pages_speak_chinese(user: User, shelf: Shelf, path):
                  or ("recorded" if "compare" not in path else "compared-rows"))  # fmt: skip
     words_of = {"/runs": "注册为", "/runs/{one}": "参数"}
     assert exists(user, content=words_of.get(path, "能否区分高下？"))
+
+
+async def test_a_batch_among_compared_runs_is_left_out_and_named(user: User, shelf: Shelf):
+    first, batch, second = shelf.put(), shelf.put_batch(name="things"), shelf.put(result([1.0] * 12))
+    await user.open(f"/runs/compare?ids={first},{batch},{second}")
+    await until(sees(user, marker="verdict-A-B"))
+    assert "things" in words(user, "left-out")
+    assert not exists(user, marker="obstacle")
+    assert not exists(user, marker=f"compared-{batch}")
+    # Beside a single compile there is nothing to compare.
+    await user.open(f"/runs/compare?ids={first},{batch}")
+    await until(sees(user, marker="obstacle"))
+    assert not exists(user, marker="left-out")

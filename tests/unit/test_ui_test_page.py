@@ -318,11 +318,21 @@ async def test_thumbs_a_comment_and_a_correction_go_to_the_trace(user: User, wor
     await until(lambda: element(user, "lane-1-down").props["aria-pressed"] == "true")
     (key,) = world.feedback.held
     assert world.feedback.held[key].thumbs_up is False
+    assert element(user, "lane-1-more").value is True, "who finds it wrong may know what is right"  # type: ignore[attr-defined]
+    assert words(user, "lane-1-stored").endswith(": Thumbs down")
     user.find(marker="lane-1-comment").type("no lamp")
+    await until(sees(user, marker="lane-1-unsaved"))
+    assert not exists(user, marker="lane-1-stored")
     user.find(marker="lane-1-correct-product").clear().type("lamp")
     user.find(marker="lane-1-save").click()
     await until(lambda: world.feedback.held[key].correction == {"product": "lamp"})
     assert world.feedback.held[key].comment == "no lamp"
+    await until(sees(user, marker="lane-1-stored"))
+    assert words(user, "lane-1-stored").endswith(": Thumbs down, Comment, Corrected answer")
+    assert user.notify.messages[-1] == "Saved."
+    # A field of the correction alone is no less unsaved.
+    user.find(marker="lane-1-correct-product").type("s")
+    await until(sees(user, marker="lane-1-unsaved"))
     user.find(marker="lane-1-up").click()
     await until(lambda: world.feedback.held[key].thumbs_up is True)
     assert len(world.feedback.held) == 1

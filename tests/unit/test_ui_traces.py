@@ -67,6 +67,25 @@ async def test_it_is_filtered_and_paged_by_the_server(user: User, world: World, 
     await until(sees(user, marker=newest))
 
 
+async def test_scored_calls_tell_their_step_score_and_what_was_expected(
+    user: User, world: World, run_id: str
+):
+    tags = {"dspyui.score": "0.5000", "dspyui.expected": '{"product": "a lamp"}'}
+    before, after = (
+        call(number=number, tags={**tags, "dspyui.phase": phase})
+        for number, phase in enumerate(("baseline", "evaluating"))
+    )
+    for trace in (before, after):
+        world.traces.put(run_id, trace)
+    await opened(user, f"/runs/{run_id}", f"trace-{before.mlflow_id}")
+    said = words(user, "traces")
+    for part in ("Baseline, test rows", "Optimised, test rows", "0.50", "Expected:", "product: a lamp"):
+        assert part in said, part
+    element(user, "traces-phase").set_value("evaluating")  # type: ignore[attr-defined]
+    await until(lambda: not exists(user, marker=f"trace-{before.mlflow_id}"))
+    assert exists(user, marker=f"trace-{after.mlflow_id}")
+
+
 async def test_what_is_looked_for_comes_from_the_address(user: User, world: World, run_id: str):
     calls = [call(number=n, error="E: x" if n else None) for n in range(2)]
     for trace in calls:

@@ -9,6 +9,7 @@ from starlette.responses import FileResponse, Response
 from dspyui.api.language import request_language
 from dspyui.api.models import JobChange, JobCreated, JobItem, JobResponse
 from dspyui.api.routes import DOWNLOAD, ERRORS, ApiDep, attachment, submit, who
+from dspyui.domain.jobs import Job
 from dspyui.domain.programs import file_name
 from dspyui.errors import BadRequestError, NotFoundError
 from dspyui.services.documents import dump_spec
@@ -35,7 +36,11 @@ router = APIRouter(prefix="/api/jobs", responses={**ERRORS})
 @router.get("")
 def list_jobs(api: ApiDep) -> list[JobItem]:
     """All jobs, newest first."""
-    return [JobItem.of(job) for job in api.services.jobs.search()]
+    return [_item(api, job) for job in api.services.jobs.search()]
+
+
+def _item(api: ApiDep, job: Job) -> JobItem:
+    return JobItem.of(job, interrupted=api.services.jobs.is_interrupted(job))
 
 
 @router.get("/{job_id}")
@@ -77,7 +82,7 @@ def change_job(job_id: str, body: JobChange, api: ApiDep) -> JobItem:
     """Rename the job, note on it, or both; its Run in MLflow follows."""
     if body.title is None and body.note is None:
         raise BadRequestError("api.job_change")
-    return JobItem.of(api.services.jobs.describe(job_id, title=body.title, note=body.note))
+    return _item(api, api.services.jobs.describe(job_id, title=body.title, note=body.note))
 
 
 @router.post("/{job_id}/again", status_code=202)
@@ -95,7 +100,7 @@ def run_again(job_id: str, request: Request, api: ApiDep) -> JobCreated:
 def cancel_job(job_id: str, api: ApiDep) -> JobItem:
     """Ask for the job to stop; returns at once. One that has ended stays as it is."""
     api.services.jobs.cancel(job_id)
-    return JobItem.of(api.services.jobs.get(job_id))
+    return _item(api, api.services.jobs.get(job_id))
 
 
 @router.delete("/{job_id}", status_code=204)

@@ -56,7 +56,10 @@ class WarningItem(_Model):
 
 
 class JobItem(_Model):
-    """A job in the list; times are UTC. A note that was never written is None."""
+    """A job in the list; times are UTC. A note that was never written is None.
+
+    `interrupted`: its status is still running, but the process that ran it has ended; the next start goes on with it.
+    """
 
     id: str
     kind: JobKind
@@ -69,11 +72,13 @@ class JobItem(_Model):
     ended_at: datetime | None
     attempt: int
     cancel_requested: bool
+    interrupted: bool
 
     @classmethod
-    def of(cls, job: Job) -> Self:
+    def of(cls, job: Job, *, interrupted: bool) -> Self:
         """From the domain."""
-        return cls.model_validate(job.model_dump(include=set(cls.model_fields)))
+        told = job.model_dump(include=set(cls.model_fields))
+        return cls.model_validate({**told, "interrupted": interrupted})
 
 
 class JobProgress(_Model):
@@ -99,7 +104,7 @@ class JobResponse(_Model):
         """From the domain; the error in the caller's language."""
         failure, progress = view.job.failure, view.progress
         return cls(
-            job=JobItem.of(view.job),
+            job=JobItem.of(view.job, interrupted=view.interrupted),
             place=view.place,
             progress=JobProgress(
                 phase=progress.phase, done=progress.done, total=progress.total, trials=progress.trials
@@ -165,13 +170,15 @@ class DataItem(_Model):
 
 
 class RegisterRequestBody(_Model):
-    """Exactly one of `run_id` and `job_id`; `confirm` is the model's name, where the gate before Production asks."""
+    """Exactly one of `run_id` and `job_id`; `why` is needed for a stage; `confirm` is the model's name, where the gate
+    before Production asks."""
 
     run_id: str | None = None
     job_id: str | None = None
     name: str
     description: str = ""
     stage: Stage = "None"
+    why: str = ""
     confirm: str = ""
 
 

@@ -153,10 +153,10 @@ def register(body: RegisterRequestBody, request: Request, api: ApiDep) -> Versio
     service, user = api.services.register, who(request, api)
     if (body.run_id is None) == (body.job_id is None):
         raise BadRequestError("api.register_source")
-    asked = {"name": body.name, "description": body.description, "confirm": body.confirm}
+    asked = body.model_dump(exclude={"run_id", "job_id"})
     if body.run_id is not None:
-        return VersionResponse.of(service.register_run(body.run_id, who=user, stage=body.stage, **asked))
-    return VersionResponse.of(service.register_job(body.job_id or "", who=user, stage=body.stage, **asked))
+        return VersionResponse.of(service.register_run(body.run_id, who=user, **asked))
+    return VersionResponse.of(service.register_job(body.job_id or "", who=user, **asked))
 
 
 @router.get("/lms")

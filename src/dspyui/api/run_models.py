@@ -194,7 +194,10 @@ class DisagreeingRow(_Model):
 
 
 class RunComparisonResponse(_Model):
-    """Runs side by side. `obstacle` says why nothing was tested; `params` are those that differ, None where missing."""
+    """Runs side by side. `obstacle` says why nothing was tested; `params` are those that differ, None where missing.
+
+    `left_out` are the ids of the batches that were asked for too.
+    """
 
     runs: tuple[ComparedRunItem, ...]
     common_rows: int
@@ -202,6 +205,7 @@ class RunComparisonResponse(_Model):
     obstacle: str | None
     params: dict[str, tuple[str | None, ...]]
     disagreements: tuple[DisagreeingRow, ...]
+    left_out: tuple[str, ...]
 
     @classmethod
     def of(cls, found: RunComparison, language: Language) -> Self:
@@ -217,4 +221,5 @@ class RunComparisonResponse(_Model):
             obstacle=found.obstacle.sentence(language) if found.obstacle else None,
             params={param.name: param.values for param in found.params},
             disagreements=tuple(DisagreeingRow.of(row) for row in found.rows if row.disagrees),
+            left_out=tuple(info.run_id for info in found.left_out),
         )

@@ -222,6 +222,8 @@ def lines(console: Console, summary: BatchSummary) -> Sequence[str]:
         ),
         text("cli.batch.tokens", tokens=summary.tokens),
     ]
+    if summary.lm_cache_hits:
+        said.append(text("cli.batch.cached", count=summary.lm_cache_hits))
     said += [
         text("cli.batch.errors", words=error_kind(text, code), code=code, count=count)
         for code, count in summary.errors.items()

@@ -67,8 +67,12 @@ def _add_list(app: typer.Typer, flags: Flags, cls: type[TyperCommand]) -> None:
         asked = JobFilter(status=known_state(state), text=search)
         with opened_quietly(load_settings(console)) as services:
             jobs = services.jobs.search(asked)
-        said = tuple(_line(console, job) for job in jobs)
-        console.answer({"jobs": [document(job) for job in jobs]}, said or (console.text("cli.jobs.none"),))
+            left = {job.id for job in jobs if services.jobs.is_interrupted(job)}
+        said = [_line(console, job, interrupted=job.id in left) for job in jobs]
+        if left:
+            said.append(console.text("cli.jobs.interrupted_note"))
+        answer = [{**document(job), "interrupted": job.id in left} for job in jobs]
+        console.answer({"jobs": answer}, tuple(said) or (console.text("cli.jobs.none"),))
         return 0
 
 
@@ -80,9 +84,13 @@ def known_state(state: str | None) -> JobStatus | None:
     raise BadRequestError("cli.jobs_state", value=state, known=", ".join(known))
 
 
-def _line(console: Console, job: Job) -> str:
-    status, kind = console.text(f"status.{job.status}"), console.text(f"cli.jobs.kind.{job.kind}")
-    cells = ((job.id, 24), (status, 10), (kind, 8))
+def _status(console: Console, job: Job, *, interrupted: bool) -> str:
+    return console.text("cli.jobs.interrupted" if interrupted else f"status.{job.status}")
+
+
+def _line(console: Console, job: Job, *, interrupted: bool) -> str:
+    status, kind = _status(console, job, interrupted=interrupted), console.text(f"cli.jobs.kind.{job.kind}")
+    cells = ((job.id, 24), (status, 11), (kind, 8))
     return "  ".join([*(cell + " " * (room - width(cell)) for cell, room in cells), job.title])
 
 
@@ -96,17 +104,17 @@ def _add_show(app: typer.Typer, flags: Flags, cls: type[TyperCommand]) -> None:
             job = services.jobs.get(job_id)
             shown = _KINDS[job.kind]
             summary, progress = shown.summary(services, job.id), shown.follow(services).progress(job.id)
-            place = services.jobs.place(job)
+            place, interrupted = services.jobs.place(job), services.jobs.is_interrupted(job)
         failure = job.failure
         answer = {
-            "job": document(job),
+            "job": {**document(job), "interrupted": interrupted},
             "place": place,
             "progress": {"phase": progress.phase, "done": progress.done, "total": progress.total},
             "summary": summary.model_dump(mode="json"),
             # Not `error`: that is what the command itself failed of.
             "failure": {"code": failure.code, "message": _why(console, failure)} if failure else None,
         }
-        said = [*_head(console, job, place)]
+        said = [*_head(console, job, place, interrupted=interrupted)]
         if job.status == "running":
             said.append(_progress(console, progress))
         if job.status == "done":
@@ -115,17 +123,19 @@ def _add_show(app: typer.Typer, flags: Flags, cls: type[TyperCommand]) -> None:
         return 0
 
 
-def _head(console: Console, job: Job, place: int | None) -> Iterator[str]:
+def _head(console: Console, job: Job, place: int | None, *, interrupted: bool = False) -> Iterator[str]:
     text = console.text
     yield job.title
     yield text(
         "cli.jobs.about_one",
         kind=text(f"cli.jobs.kind.{job.kind}"),
         job_id=job.id,
-        status=text(f"status.{job.status}"),
+        status=_status(console, job, interrupted=interrupted),
         who=job.who,
         when=f"{job.created_at.astimezone():%Y-%m-%d %H:%M}",
     )
+    if interrupted:
+        yield text("cli.jobs.interrupted_note")
     if place is not None:
         yield text("cli.jobs.place", place=place)
     if job.note:
@@ -136,6 +146,9 @@ def _head(console: Console, job: Job, place: int | None) -> Iterator[str]:
 
 def _progress(console: Console, progress: Progress | BatchProgress) -> str:
     phase = console.text(f"phase.{progress.phase}")
+    if not progress.total:
+        # An optimizer does not say beforehand how much it will do.
+        return phase
     return console.text("cli.jobs.progress", phase=phase, done=progress.done, total=progress.total)
 
 

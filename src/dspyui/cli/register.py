@@ -8,6 +8,7 @@ from typer.core import TyperCommand
 from dspyui.cli.console import Console
 from dspyui.cli.flags import Flags
 from dspyui.cli.session import load_settings, opened_for_mlflow
+from dspyui.domain.intervals import UNPROVEN
 from dspyui.domain.registry import STAGES, ModelVersion, Stage, check_model_name
 from dspyui.errors import BadRequestError
 from dspyui.settings import Settings
@@ -23,6 +24,7 @@ def add(app: typer.Typer, flags: Flags, cls: type[TyperCommand]) -> None:
         "", "--description", metavar="TEXT", help=text("cli.register.description")
     )
     stage_option = typer.Option("None", "--stage", metavar="|".join(STAGES), help=text("cli.register.stage"))
+    why_option = typer.Option("", "--why", metavar="TEXT", help=text("cli.register.why"))
     confirm_option = typer.Option("", "--confirm", metavar="NAME", help=text("cli.models.confirm"))
     json_flag, lang_flag, mlflow_flag = flags.json, flags.lang, flags.mlflow
 
@@ -33,6 +35,7 @@ def add(app: typer.Typer, flags: Flags, cls: type[TyperCommand]) -> None:
         name: str = name_option,
         description: str = description_option,
         stage: str = stage_option,
+        why: str = why_option,
         confirm: str = confirm_option,
         mlflow: bool = mlflow_flag,
         as_json: bool = json_flag,
@@ -43,6 +46,7 @@ def add(app: typer.Typer, flags: Flags, cls: type[TyperCommand]) -> None:
             "name": check_model_name(name),
             "description": description,
             "stage": checked_stage(stage),
+            "why": why,
             "confirm": confirm,
         }
         if (run_id is None) == (job_id is None):
@@ -53,6 +57,8 @@ def add(app: typer.Typer, flags: Flags, cls: type[TyperCommand]) -> None:
             job_id=job_id,
             asked=asked,
         )
+        if version.stage != "None" and (word := version.tags.get("dspyui.verdict")) in UNPROVEN:
+            console.note(console.text("ui.register.unproven", word=console.text(f"ui.result.{word}")))
         console.answer(document(version), lines(console, version))
         return 0
 

@@ -18,6 +18,8 @@ _SEED = 20_241_123
 
 Method = Literal["tango", "bootstrap", "none"]
 Word = Literal["better", "worse", "unclear", "too_few"]
+# What nobody should put to work unawares.
+UNPROVEN: frozenset[Word] = frozenset({"worse", "unclear", "too_few"})
 
 
 class Difference(Frozen):

@@ -295,6 +295,10 @@ class JobQueue(Protocol):
         """Cancel it if the process that ran it has ended, so that no other takes it up; else nothing happens."""
         ...
 
+    def is_interrupted(self, job: Job) -> bool:
+        """Whether it counts as running and nobody runs it: its process has ended, and no other has taken it up yet."""
+        ...
+
     def close(self) -> None:
         """Leave the queue. Children of this process are killed; their jobs are taken up by the next start."""
         ...

@@ -85,6 +85,13 @@ def check_description(description: str) -> str:
     return description
 
 
+def check_reason(why: str) -> str:
+    """The reason for a change of stage, without outer spaces. Raises BadRequestError when there is none."""
+    if not why.strip():
+        raise BadRequestError("registry.no_why")
+    return why.strip()
+
+
 def check_tag(name: str, value: str | None) -> None:
     """Raises BadRequestError for a tag that MLflow does not take, or that a program keeps its records in."""
     if name.startswith(RESERVED_TAGS):
@@ -221,6 +228,7 @@ class RegisterRequest(Frozen):
     description: str = ""
     stage: Stage = "None"
     who: str
+    why: str = ""
     gate: GateRecord | None = None
 
 

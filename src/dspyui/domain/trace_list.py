@@ -17,15 +17,22 @@ AssessmentKind = Literal["feedback", "expectation"]
 ASSESSMENT_KINDS: tuple[AssessmentKind, ...] = get_args(AssessmentKind)
 
 
+# The steps of a compile that leave traces.
+TracePhase = Literal["baseline", "validating_baseline", "optimising", "validating", "evaluating"]
+TRACE_PHASES: tuple[TracePhase, ...] = get_args(TracePhase)
+
+
 class TraceQuery(Frozen):
     """Which traces, newest first.
 
+    `phase` is the step of a compile that made the call, as the tag `dspyui.phase` has it.
     `text` is contained in the inputs or outputs of the call, whatever the case. `min_ms` is a latency in milliseconds.
     `assessment` is the exact name of one, of the `assessed` kind; `value` narrows it: a number is equal to the
     value, text in double quotes is the value, any other text is contained in it, whatever the case.
     """
 
     status: TraceState | None = None
+    phase: TracePhase | None = None
     text: str = Field(default="", max_length=MAX_TRACE_FILTER)
     min_ms: int = Field(default=0, ge=0, le=2**53)
     min_tokens: int = Field(default=0, ge=0, le=2**53)
@@ -64,6 +71,7 @@ class ListedTrace(Frozen):
     """A call in the list. Inputs and outputs are MLflow's previews, cut after some 1,000 characters; JSON where whole.
 
     Times are UTC, `latency_ms` milliseconds, `cost` US dollars; what is not recorded is None. `state` is MLflow's word.
+    `phase`, `score` (0.0 to 1.0) and `expected` (JSON where it is whole) are there when a compile made the call.
     """
 
     trace_id: str
@@ -77,6 +85,9 @@ class ListedTrace(Frozen):
     output_tokens: int | None = None
     total_tokens: int | None = None
     cost: float | None = None
+    phase: str = ""
+    score: float | None = None
+    expected: str = ""
     assessments: tuple[TraceAssessment, ...] = ()
 
 

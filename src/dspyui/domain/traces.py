@@ -1,5 +1,6 @@
 """Traces: what happened inside one call of a program."""
 
+import json
 from collections.abc import Mapping
 from datetime import datetime
 from functools import reduce
@@ -12,6 +13,10 @@ from dspyui.domain.compiles import Usage
 
 # A file of this name lies in a folder of traces while whoever writes there waits for room.
 FULL_MARK = "full"
+# Tags by which a scored call can be told: in which step of a compile it was made, its score, what was expected of it.
+PHASE_TAG, SCORE_TAG, EXPECTED_TAG = "dspyui.phase", "dspyui.score", "dspyui.expected"
+# As long as MLflow's own previews of inputs and outputs, in characters.
+MAX_EXPECTED = 1000
 SpanKind = Literal["CHAIN", "LLM", "PARSER", "EVALUATOR", "UNKNOWN"]
 
 
@@ -47,6 +52,11 @@ class Trace(Frozen):
     def usage(self) -> Usage:
         """What its calls have used."""
         return reduce(add, (span.usage for span in self.spans if span.usage is not None), Usage())
+
+
+def expected_tags(expected: Mapping[str, Any]) -> dict[str, str]:
+    """The outputs that were expected of a call, as the tag that stands beside its own; cut when they are long."""
+    return {EXPECTED_TAG: json.dumps(expected, ensure_ascii=False, default=str)[:MAX_EXPECTED]}
 
 
 class TraceSink(Protocol):

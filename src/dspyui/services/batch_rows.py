@@ -186,7 +186,9 @@ def _said(fault: Fault | None) -> str | None:
     """What stands in `_error`: the code, which stays the same, then the sentence in English."""
     if fault is None:
         return None
-    return f"{fault.code}: {FailedError(fault.code, **fault.values).text('en_US')}"
+    said = f"{fault.code}: {FailedError(fault.code, **fault.values).text('en_US')}"
+    # A row that could not be read has no cells to be told by.
+    return f"{said} It reads: {fault.values['raw']}" if "raw" in fault.values else said
 
 
 def _scored(trace: Trace, score: float | None) -> Trace:

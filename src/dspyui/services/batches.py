@@ -77,8 +77,9 @@ class BatchView(Frozen):
 class BatchSummary(Frozen):
     """What the command line and the API tell. `traces_lost` are those that MLflow refused for good.
 
-    `phase` and `seconds_left` (at the rate of now) are those of a batch that has not ended. `traces_waiting` wait on
-    disk for MLflow. `cost` is in US dollars, None when the price of a call is not known.
+    `lm_cache_hits` counts the answers that came from the cache, at once and for nothing. The score is the mean of
+    `scored_rows`. `phase` and `seconds_left` (at the rate of now) are those of a batch that has not ended.
+    `traces_waiting` wait on disk for MLflow. `cost` is in US dollars, None when the price of a call is not known.
     """
 
     job_id: str
@@ -94,6 +95,7 @@ class BatchSummary(Frozen):
     error_count: int
     reused: int
     errors: dict[str, int]
+    lm_cache_hits: int
     tokens: int
     input_tokens: int
     output_tokens: int
@@ -104,6 +106,7 @@ class BatchSummary(Frozen):
     score: float | None
     score_ci_low: float | None
     score_ci_high: float | None
+    scored_rows: int
     traces_logged: int
     traces_lost: int
     traces_waiting: int
@@ -422,6 +425,7 @@ def summarise(view: BatchView, waiting: int) -> BatchSummary:
         error_count=failed,
         reused=result.reused if result else progress.reused,
         errors=result.errors if result else progress.errors,
+        lm_cache_hits=usage.lm_cache_hits,
         tokens=usage.total_tokens,
         input_tokens=usage.input_tokens,
         output_tokens=usage.output_tokens,
@@ -432,6 +436,7 @@ def summarise(view: BatchView, waiting: int) -> BatchSummary:
         score=score.value if score else None,
         score_ci_low=score.low if score else None,
         score_ci_high=score.high if score else None,
+        scored_rows=score.rows if score else 0,
         traces_logged=record.traces_sent,
         traces_lost=record.traces_refused,
         traces_waiting=waiting,

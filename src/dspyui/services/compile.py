@@ -1,8 +1,9 @@
 """The compile itself, as it runs in its own process: score, optimise, score again, write everything down."""
 
+import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -25,12 +26,14 @@ from dspyui.domain.rows import digest_rows
 from dspyui.domain.signatures import Row
 from dspyui.domain.splits import Splits, sort_rows, split_rows
 from dspyui.domain.storage import ProgramStore
-from dspyui.domain.traces import TraceSink
+from dspyui.domain.traces import PHASE_TAG, TraceSink
 from dspyui.errors import FailedError
 from dspyui.services.scoring import ErrorBudget, Scoring, compared
 
 # A reader looks a few times a second; writing oftener would only cost disk.
 PROGRESS_SECONDS = 0.25
+# How often the calls of an optimizer are written down, which may work for minutes without telling of a trial.
+CALLS_SECONDS = 1.0
 # The final scoring of both programs: it has a curve, and it is repeated when that was asked for.
 _CURVES: Mapping[Phase, str] = {"baseline": "baseline_curve", "evaluating": "evaluation_curve"}
 
@@ -66,6 +69,8 @@ class CompileRun:
         self._progress = Progress(usage=self._earlier)
         self._budget = ErrorBudget(self._spec.max_errors, self._on_error)
         self._written = 0.0
+        # Guards the progress: while an optimizer works, its calls are written by a thread of their own.
+        self._lock = threading.Lock()
 
     def run(self) -> CompileResult:
         """Do it. Raises FailedError when an LM fails for good, BadRequestError when the data does not fit."""
@@ -125,20 +130,41 @@ class CompileRun:
         self._enter("optimising")
         self._log("compile.optimising", {"optimizer": label, "rows": len(splits.train)})
         errors = self._engine.lm_errors()
-        optimised = self._engine.optimise(
-            base,
-            spec,
-            train=splits.train,
-            validation=splits.validation,
-            on_trial=self._trial,
-            on_error=self._on_optimising_error,
-        )
+        with self._counting_calls():
+            optimised = self._engine.optimise(
+                base,
+                spec,
+                train=splits.train,
+                validation=splits.validation,
+                on_trial=self._trial,
+                on_error=self._on_optimising_error,
+            )
         if skipped := self._engine.lm_errors() - errors:
             self._log("compile.lm_errors", {"count": skipped, "optimizer": label}, level="warning")
         if splits.validation:
             after = self._evaluate("validating", optimised, splits.validation)
             self._trial(label, after.score, "validation")
         return optimised, self._progress.trials
+
+    @contextmanager
+    def _counting_calls(self) -> Iterator[None]:
+        """Write down once a second how many calls were made."""
+        ended = threading.Event()
+
+        def count() -> None:
+            # A full disk has its own error by what the compile itself writes next.
+            with suppress(FailedError):
+                while not ended.wait(CALLS_SECONDS):
+                    if self._usage() != self._progress.usage:
+                        self._show({})
+
+        counting = threading.Thread(target=count, name="counting-calls", daemon=True)
+        counting.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            counting.join()
 
     def _trial(self, label: str, score: float, rows: TrialRows) -> None:
         trial = TrialScore(step=len(self._progress.trials), label=label, score=score, rows=rows)
@@ -164,7 +190,7 @@ class CompileRun:
                 program,
                 inputs,
                 threads=self._spec.threads,
-                tags={"dspyui.phase": phase, "dspyui.job_id": self._job_id}
+                tags={PHASE_TAG: phase, "dspyui.job_id": self._job_id}
                 | ({"dspyui.repeat": str(repeat + 1)} if repeats > 1 else {}),
                 on_done=scoring.taker(self._engine.score_tools(repeat=repeat)),
                 repeat=repeat,
@@ -236,11 +262,12 @@ class CompileRun:
         self._log("compile.phase", {"phase": phase, "number": listed.index(phase) + 1, "of": len(listed)})
 
     def _show(self, changes: Mapping[str, Any], *, force: bool = False) -> None:
-        self._progress = self._progress.model_copy(update={**changes, "usage": self._usage()})
-        now = time.monotonic()
-        if force or now - self._written >= PROGRESS_SECONDS:
-            self._written = now
-            self._jobs.write_progress(self._job_id, self._progress)
+        with self._lock:
+            self._progress = self._progress.model_copy(update={**changes, "usage": self._usage()})
+            now = time.monotonic()
+            if force or now - self._written >= PROGRESS_SECONDS:
+                self._written = now
+                self._jobs.write_progress(self._job_id, self._progress)
 
     def _log(self, kind: str, values: Mapping[str, Any], *, level: EventLevel = "info") -> None:
         event = JobEvent(at=datetime.now(UTC), kind=kind, values=dict(values), level=level)

@@ -54,7 +54,9 @@ class DemoService:
         Raises BadRequestError when the job is not done, UnavailableError when MLflow does not come up.
         """
         self._tracking.wait(TRACKING_SECONDS)
-        version = self._register.register_job(job_id, name=DEMO_MODEL_NAME, who=who, stage=STAGE)
+        version = self._register.register_job(
+            job_id, name=DEMO_MODEL_NAME, who=who, stage=STAGE, why="dspyui demo"
+        )
         outcome = self._predict.with_stage(DEMO_MODEL_NAME, STAGE, inputs)
         return DemoOutcome(version=version, inputs=dict(inputs), prediction=outcome.outputs)
 

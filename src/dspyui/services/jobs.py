@@ -22,7 +22,10 @@ from dspyui.services.metrics import MetricService
 
 
 class JobView(Frozen):
-    """All a page shows of a job, read at one moment. `place` is its place in the queue, from 1, while it waits."""
+    """All a page shows of a job, read at one moment. `place` is its place in the queue, from 1, while it waits.
+
+    `interrupted`: it counts as running, and nobody runs it until the program starts again.
+    """
 
     job: Job
     spec: CompileSpec
@@ -30,6 +33,7 @@ class JobView(Frozen):
     result: CompileResult | None
     record: RecordState
     place: int | None = None
+    interrupted: bool = False
 
 
 class JobFilter(Frozen):
@@ -119,6 +123,7 @@ class JobService:
         return JobView(
             job=job,
             place=self.place(job),
+            interrupted=self.is_interrupted(job),
             spec=self._store.spec(job_id),
             progress=self._store.progress(job_id),
             result=self._store.find_result(job_id),
@@ -139,6 +144,10 @@ class JobService:
             return None
         waiting = [other for other in self._store.search() if other.status == "queued"]
         return 1 + sum(other.created_at < job.created_at for other in waiting)
+
+    def is_interrupted(self, job: Job) -> bool:
+        """Whether it counts as running, and the process that ran it has ended; the next start goes on with it."""
+        return self._queue.is_interrupted(job)
 
     def search(self, asked: JobFilter = JobFilter()) -> Sequence[Job]:  # noqa: B008 - it is frozen
         """The jobs that fit, newest first."""

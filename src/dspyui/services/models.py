@@ -16,9 +16,10 @@ from dspyui.domain.registry import (
     StageChange,
     check_alias,
     check_description,
+    check_reason,
     check_tag,
 )
-from dspyui.errors import BadRequestError, ConflictError, NotFoundError
+from dspyui.errors import ConflictError, NotFoundError
 from dspyui.i18n import Text
 from dspyui.services.gate import GateService
 
@@ -106,7 +107,7 @@ class ModelService:
         Raises BadRequestError without a reason, NotFoundError, and ConflictError when the gate does not let it through,
         or when another version than `holder` is in Production.
         """
-        reason = _reason(why)
+        reason = check_reason(why)
         record = None
         if stage == "Production":
             self._check_holder(name, holder)
@@ -132,7 +133,7 @@ class ModelService:
         Raises BadRequestError without a reason, NotFoundError when there is none, ConflictError when another version
         than `holder` is in Production.
         """
-        reason = _reason(why)
+        reason = check_reason(why)
         found = self._holder(name)
         if holder not in {None, found}:
             raise ConflictError("registry.no_holder", name=name, version=holder)
@@ -218,9 +219,3 @@ def reasons(change: StageChange, text: Text) -> tuple[str, ...]:
         if change.gate.confirmed:
             said.append(text("ui.stage.was_confirmed", typed=change.gate.confirmed))
     return tuple(said)
-
-
-def _reason(why: str) -> str:
-    if not why.strip():
-        raise BadRequestError("registry.no_why")
-    return why.strip()

@@ -11,6 +11,7 @@ from dspyui.domain.registry import (
     RegisterRequest,
     Stage,
     check_model_name,
+    check_reason,
 )
 from dspyui.domain.runs import RunInfo, RunStore
 from dspyui.errors import BadRequestError
@@ -35,7 +36,8 @@ _SCORES = (
 class RegisterService:
     """Registers the program of a Run, or of a job (whose Run is made first when there is none).
 
-    Registering straight into Production is a promotion: the gate decides, and `confirm` is what it asks for.
+    Registering straight into Production is a promotion: the gate decides, and `confirm` is what it asks for. A stage
+    needs a reason, as every move to one does.
     """
 
     def __init__(
@@ -60,16 +62,24 @@ class RegisterService:
         who: str,
         description: str = "",
         stage: Stage = "None",
+        why: str = "",
         confirm: str = "",
     ) -> ModelVersion:
-        """Register what a job made. Raises BadRequestError (ConflictError from the gate), NotFoundError or
-        UnavailableError."""
+        """Register what a job made. Raises BadRequestError (also for a stage without a reason `why`; ConflictError from
+        the gate), NotFoundError or UnavailableError."""
         checked = check_model_name(name)
+        reason = _reason(stage, why)
         if self._jobs.get(job_id).status != "done":
             raise BadRequestError("register.not_done", job_id=job_id)
         link = self._record.ensure_run(job_id)
         return self.register_run(
-            link.run_id, name=checked, who=who, description=description, stage=stage, confirm=confirm
+            link.run_id,
+            name=checked,
+            who=who,
+            description=description,
+            stage=stage,
+            why=reason,
+            confirm=confirm,
         )
 
     def register_run(
@@ -80,22 +90,34 @@ class RegisterService:
         who: str,
         description: str = "",
         stage: Stage = "None",
+        why: str = "",
         confirm: str = "",
     ) -> ModelVersion:
         """Register the program among a Run's artifacts. Raises what `register_job` raises."""
-        checked = check_model_name(name)
+        checked, reason = check_model_name(name), _reason(stage, why)
         run = self._runs.get_run(run_id)
         program = CompiledProgram.from_json(self._runs.program(run_id), where=f"Run {run_id}")
         record = None
         if stage == "Production":
             record = self._gate.pass_through(self._gate.report_of_run(checked, run_id), confirm)
         request = RegisterRequest(
-            run_id=run_id, name=checked, description=description, stage=stage, who=who, gate=record
+            run_id=run_id,
+            name=checked,
+            description=description,
+            stage=stage,
+            who=who,
+            why=reason,
+            gate=record,
         )
         example = self._runs.input_example(run_id)
         return self._registry.register(
             request, program, tags=version_tags(run, program), input_example=example
         )
+
+
+def _reason(stage: Stage, why: str) -> str:
+    """A version without a stage needs none."""
+    return "" if stage == "None" else check_reason(why)
 
 
 def version_tags(run: RunInfo, program: CompiledProgram) -> dict[str, str]:

@@ -59,7 +59,7 @@ class ComparedRow(Frozen):
 class RunComparison(Frozen):
     """Everything the page shows. `rows` are the common test rows, `counted` how many of them are compared.
 
-    `obstacle` says why there is no test, and then `tests` is empty.
+    `obstacle` says why there is no test, and then `tests` is empty. `left_out` were asked for too, and are batches.
     """
 
     runs: tuple[ComparedRun, ...]
@@ -68,6 +68,7 @@ class RunComparison(Frozen):
     counted: int
     tests: tuple[PairedTest, ...]
     obstacle: Notice | None = None
+    left_out: tuple[RunInfo, ...] = ()
 
 
 def compare_runs(runs: Sequence[tuple[RunInfo, CompileResult | None]]) -> RunComparison:

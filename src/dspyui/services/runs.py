@@ -97,12 +97,19 @@ class RunService:
         return self._library.get(run_id)
 
     def compare(self, run_ids: Sequence[str]) -> RunComparison:
-        """Two to six Runs side by side, in the order given. Raises BadRequestError, NotFoundError, UnavailableError."""
+        """Two to six Runs side by side, in the order given; batches among two compiles or more are left out, for they
+        hold no test rows. Raises BadRequestError, NotFoundError, UnavailableError."""
         wanted = list(dict.fromkeys(run_ids))
         if not 2 <= len(wanted) <= MAX_COMPARED:
             raise BadRequestError("run.compare_count", count=len(wanted), limit=MAX_COMPARED)
         infos = [self._library.get(run_id) for run_id in wanted]
-        return compare_runs([(info, self._result(info)[0]) for info in infos])
+        batches = tuple(info for info in infos if info.kind == "batch")
+        if len(infos) - len(batches) < 2:
+            # What is left could be compared with nothing: that is said of all of them.
+            batches = ()
+        compared = [info for info in infos if info not in batches]
+        found = compare_runs([(info, self._result(info)[0]) for info in compared])
+        return found.model_copy(update={"left_out": batches})
 
     def file(self, run_id: str, name: str) -> bytes:
         """A file of the Run by a name of `RUN_FILES` or `BATCH_FILES`. Raises NotFoundError."""

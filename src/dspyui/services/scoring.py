@@ -10,7 +10,7 @@ from dspyui.domain.engine import Prediction
 from dspyui.domain.intervals import Difference, paired_difference
 from dspyui.domain.metrics import RowScore, ScoreTools, score_row, weighted_mean
 from dspyui.domain.signatures import Row
-from dspyui.domain.traces import TraceSink
+from dspyui.domain.traces import SCORE_TAG, Trace, TraceSink, expected_tags
 from dspyui.errors import FailedError
 
 
@@ -104,10 +104,7 @@ class Scoring:
         score = self._score(index, prediction, tools)
         faults = (Fault.of(prediction.failure),) if prediction.failure else score.problems
         self._budget.spend(index + 1, faults)
-        trace = prediction.trace
-        if score.is_scored:
-            tags = {**trace.tags, "dspyui.score": f"{score.value:.4f}"}
-            trace = trace.model_copy(update={"tags": tags})
+        trace = self._told(index, prediction.trace, score)
         with self._lock:
             if self._sink is not None:
                 self._sink.write(trace)
@@ -121,6 +118,14 @@ class Scoring:
             mean = sum(self._scores) / len(self._scores) if self._scores and self._answered else None
             self._on_row(self._done, mean, is_first)
             self._check_readable(index + 1, prediction)
+
+    def _told(self, index: int, trace: Trace, score: RowScore) -> Trace:
+        """The trace with what was expected and how it was scored, for whoever reads it in MLflow."""
+        names = [field.name for field in self._spec.program.signature.outputs]
+        tags = {**trace.tags, **expected_tags(pick(self._rows[index], names))}
+        if score.is_scored:
+            tags[SCORE_TAG] = f"{score.value:.4f}"
+        return trace.model_copy(update={"tags": tags})
 
     def _check_readable(self, row: int, prediction: Prediction) -> None:
         if self._unreadable is None or prediction.failure is not None:

@@ -23,6 +23,8 @@ KEEP_CHARACTERS: Final = 300_000
 STORE_KEY: Final = "draft"
 # What is to be said of a draft that was just loaded, once.
 NOTICE_KEY: Final = "draft_notice"
+# Whether the kept draft is the visitor's own work, and not what an example or a file filled in.
+CHANGED_KEY: Final = "draft_changed"
 # Where the visitor's own default model is kept: a name and an address.
 DEFAULT_KEY: Final = "default_lm"
 
@@ -122,8 +124,9 @@ def default_lm(services: Services) -> LMDraft:
     return lm_draft(services.lms.default())
 
 
-def keep_draft(draft: CompileDraft) -> None:
-    """Keep the draft for the visitor's next look, unless it is very long."""
+def keep_draft(draft: CompileDraft, *, is_changed: bool) -> None:
+    """Keep the draft for the visitor's next look, unless it is very long; and whether the visitor changed it."""
+    app.storage.user[CHANGED_KEY] = is_changed
     cells = sum(len(text) for row in draft.data.rows for text in row.values())
     if cells <= KEEP_CHARACTERS:
         app.storage.user[STORE_KEY] = draft.to_store()
@@ -132,4 +135,10 @@ def keep_draft(draft: CompileDraft) -> None:
 def leave_draft(draft: CompileDraft, notice: str) -> None:
     """Leave a draft, and what is to be said of it, for the form that opens next."""
     app.storage.user[STORE_KEY] = draft.to_store()
+    app.storage.user[CHANGED_KEY] = False
     app.storage.user[NOTICE_KEY] = notice
+
+
+def was_changed() -> bool:
+    """Whether the kept draft holds what the visitor typed."""
+    return bool(app.storage.user.get(CHANGED_KEY))

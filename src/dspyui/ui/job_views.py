@@ -20,7 +20,9 @@ from dspyui.domain.compiles import (
 )
 from dspyui.domain.intervals import Word
 from dspyui.domain.jobs import Job, JobEvent, JobStatus
+from dspyui.domain.metrics import MetricSpec
 from dspyui.domain.optimizers import OptimizerInfo
+from dspyui.domain.signatures import SignatureSpec
 from dspyui.i18n import Text
 from dspyui.ui import formats
 
@@ -134,11 +136,15 @@ def optimizer_label(info: OptimizerInfo, text: Text) -> str:
 
 
 def metric_in_words(spec: CompileSpec, text: Text) -> str:
-    """What the metric is called, and the output fields it looks at."""
-    metric = spec.metric
+    """What the metric of a compile is called, and the output fields it looks at."""
+    return metric_words(spec.metric, spec.program.signature, text)
+
+
+def metric_words(metric: MetricSpec, signature: SignatureSpec, text: Text) -> str:
+    """The same of any metric and program."""
     if metric.info.score is None:
         return metric_label(metric.kind, str(metric.resolved()["name"]), text)
-    names = ", ".join(field.name for field in metric.scored_fields(spec.program.signature))
+    names = ", ".join(field.name for field in metric.scored_fields(signature))
     return metric_label(metric.kind, names, text)
 
 

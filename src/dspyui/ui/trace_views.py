@@ -6,6 +6,7 @@ from typing import Any, Final, get_args
 
 from dspyui.domain.trace_list import (
     MAX_TRACE_FILTER,
+    TRACE_PHASES,
     AssessmentKind,
     TraceAssessment,
     TraceQuery,
@@ -25,6 +26,7 @@ def trace_query(given: Mapping[str, str]) -> TraceQuery:
     name = asked.get("assessment", "")[:MAX_TRACE_FILTER]
     return TraceQuery(
         status=next((state for state in get_args(TraceState) if state == asked.get("status")), None),
+        phase=next((phase for phase in TRACE_PHASES if phase == asked.get("phase")), None),
         text=asked.get("text", "")[:MAX_TRACE_FILTER],
         min_ms=_whole(asked.get("min_ms")),
         min_tokens=_whole(asked.get("min_tokens")),
@@ -39,7 +41,7 @@ def trace_query(given: Mapping[str, str]) -> TraceQuery:
 def trace_parameters(query: TraceQuery) -> dict[str, str | None]:
     """What the query puts into an address; None takes a parameter out of it."""
     plain = TraceQuery()
-    names = ("status", "text", "min_ms", "min_tokens", "assessment", "assessed", "value")
+    names = ("status", "phase", "text", "min_ms", "min_tokens", "assessment", "assessed", "value")
     return {
         f"{_PREFIX}{name}": None if value == getattr(plain, name) else str(value)
         for name in names

@@ -10,7 +10,7 @@ from dspyui.adapters.dbos_jobs.engine import LeftError, WorkflowEngine
 from dspyui.adapters.dbos_jobs.leases import Lease, Leases
 from dspyui.adapters.dbos_jobs.states import JobStates
 from dspyui.adapters.dbos_jobs.sweep import Sweeper
-from dspyui.domain.jobs import JobStore
+from dspyui.domain.jobs import Job, JobStore
 from dspyui.errors import FailedError, NotFoundError, UnavailableError
 from dspyui.settings import Settings
 
@@ -126,9 +126,12 @@ class DbosJobQueue:
 
     def release(self, job_id: str) -> None:
         """Cancel a job of a dead process. Raises NotFoundError."""
-        job = self._store.get(job_id)
-        if job.status == "running" and job.executor and self._leases.is_dead(job.executor):
+        if self.is_interrupted(self._store.get(job_id)):
             self.cancel(job_id)
+
+    def is_interrupted(self, job: Job) -> bool:
+        """Whether it counts as running, and the process that ran it has ended."""
+        return job.status == "running" and job.executor is not None and self._leases.is_dead(job.executor)
 
     def close(self) -> None:
         """Leave the queue. Children of this process are killed; their jobs are taken up by the next start."""

@@ -25,7 +25,7 @@ from dspyui.domain.optimizers import OptimizerSpec
 from dspyui.domain.programs import CompiledProgram, Neighbours, ProgramSpec
 from dspyui.domain.providers import secret_variables
 from dspyui.domain.signatures import Row
-from dspyui.domain.traces import Trace, TraceSink
+from dspyui.domain.traces import PHASE_TAG, Trace, TraceSink
 from dspyui.errors import DSPyUIError, FailedError, RefusedError
 from dspyui.settings import Redactor
 
@@ -258,7 +258,7 @@ class DspyEngine:
         keep = self._compile_sink.write if self._compile_sink else None
         trials = optimizers.Trials(task.validation, told)
         with (
-            self._meter.keeping(keep, {"dspyui.phase": "optimising"}, failures),
+            self._meter.keeping(keep, {PHASE_TAG: "optimising"}, failures),
             self._optimising(spec.optimizer, failures),
             dspy.context(callbacks=[self._meter, trials]),
         ):

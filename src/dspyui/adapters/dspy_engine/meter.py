@@ -131,7 +131,8 @@ class Meter(BaseCallback):
         shown = {"messages": inputs.get("messages") or inputs.get("prompt")}
         self._start(
             call_id,
-            type(instance).__name__,
+            # Ours is a kind of it, whose name says nothing to anybody.
+            "LM" if isinstance(instance, dspy.LM) else type(instance).__name__,
             "LLM",
             shown,
             {"model": shown_model(str(getattr(instance, "model", "")))},

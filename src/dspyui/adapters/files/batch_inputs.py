@@ -29,6 +29,8 @@ _PARQUET_ROWS: Final = 512
 _BLANK: Final = " \t\r\n"
 # A parser that stopped so near the end of what was read may only miss the rest.
 _NEAR_END: Final = 16
+# How much of a row that cannot be read is told, in characters.
+_RAW: Final = 200
 # A value and what it is, or the fault of a row that cannot be read.
 _Read = tuple[dict[str, Any], Fault | None]
 
@@ -118,7 +120,7 @@ class FileInput:
     def __iter__(self) -> Iterator[InputRow]:
         for index, (values, problem) in enumerate(self._rows()):
             broken = problem is None and _has_broken_text(values)
-            fault = Fault(code="batch.row_text", values={"row": index + 1}) if broken else problem
+            fault = _broken_text(index, values) if broken else problem
             yield InputRow(index, {} if fault else values, fault)
 
     def _rows(self) -> Iterator[_Read]:
@@ -137,6 +139,18 @@ class FileInput:
 
 # Not those of universal newlines: U+2028 and "\r" may stand inside a value.
 _NEWLINES: Mapping[DataFormat, str] = {"csv": "", "tsv": "", "json": "\n", "jsonl": "\n"}
+
+
+def _broken_text(index: int, values: Mapping[str, Any]) -> Fault:
+    raw = _raw(", ".join(map(str, values.values())))
+    return Fault(code="batch.row_text", values={"row": index + 1, "raw": raw})
+
+
+def _raw(text: str) -> str:
+    """The beginning of what cannot be read, for a person to know it by."""
+    shown = " ".join(text[: 2 * _RAW].split())
+    shown = shown if len(shown) <= _RAW else f"{shown[:_RAW]}…"
+    return shown.encode("utf-8", "replace").decode()
 
 
 def _has_broken_text(value: Any) -> bool:
@@ -187,7 +201,8 @@ def _separated(name: str, text: TextIO, delimiter: str) -> Iterator[_Read]:
         if isinstance(cells, Fault):
             yield {}, cells
         elif len(cells) != len(columns):
-            values = {"name": name, "line": line, "found": len(cells), "expected": len(columns)}
+            counts = {"found": len(cells), "expected": len(columns)}
+            values = {"name": name, "line": line, **counts, "raw": _raw(delimiter.join(cells))}
             yield {}, Fault(code="file.ragged", values=values)
         else:
             yield dict(zip(columns, cells, strict=True)), None
@@ -208,9 +223,10 @@ def _records(name: str, text: TextIO, delimiter: str) -> Iterator[tuple[int, lis
         except StopIteration:
             return
         except csv.Error as exc:
-            lines.give_back()
+            given_up = lines.give_back()
             reader = csv.reader(lines, delimiter=delimiter, strict=True)
-            yield start, Fault(code="file.csv", values={"name": name, "line": start, "problem": str(exc)})
+            problem = {"problem": str(exc), "raw": _raw(given_up)}
+            yield start, Fault(code="file.csv", values={"name": name, "line": start, **problem})
             continue
         if cells:
             yield start, cells
@@ -239,11 +255,12 @@ class _Lines:
         self._taken.clear()
         return self._number + 1
 
-    def give_back(self) -> None:
-        """All lines of the record but its first are to be read again."""
+    def give_back(self) -> str:
+        """All lines of the record but its first are to be read again; gives that one."""
         rest = self._taken[1:]
         self._again.extendleft(reversed(rest))
         self._number -= len(rest)
+        return "".join(self._taken[:1])
 
 
 # Parquet.
@@ -279,13 +296,15 @@ def _object(name: str, number: int, text: str) -> _Read:
         value = json.loads(text)
     except (ValueError, RecursionError) as exc:
         problem = exc.msg if isinstance(exc, json.JSONDecodeError) else str(exc)
-        return {}, Fault(code="file.json", values={"name": name, "line": number, "problem": problem})
+        said = {"name": name, "line": number, "problem": problem, "raw": _raw(text)}
+        return {}, Fault(code="file.json", values=said)
     return _checked_object(name, number, value)
 
 
 def _checked_object(name: str, number: int, value: Any) -> _Read:
     if not isinstance(value, dict):
-        return {}, Fault(code="file.json_object", values={"name": name, "line": number})
+        raw = _raw(json.dumps(value, ensure_ascii=False))
+        return {}, Fault(code="file.json_object", values={"name": name, "line": number, "raw": raw})
     return value, None
 
 
@@ -303,7 +322,7 @@ def _read_json(name: str, text: TextIO) -> Iterator[_Read]:
         try:
             value = source.value()
         except json.JSONDecodeError as exc:
-            problem = {"name": name, "line": line, "problem": exc.msg}
+            problem = {"name": name, "line": line, "problem": exc.msg, "raw": _raw(source.ahead())}
             yield {}, Fault(code="file.json", values=problem)
             source.skip_broken()
             continue
@@ -355,6 +374,10 @@ class _Buffer:
             self.line += self._held.count("\n", self._at, end)
             self._at = end
             return value
+
+    def ahead(self) -> str:
+        """The rest of the line, as far as it is in memory."""
+        return self._held[self._at : self._at + 2 * _RAW].partition("\n")[0]
 
     def skip_broken(self) -> None:
         """Go on at the next line that begins with an object, or at the end."""

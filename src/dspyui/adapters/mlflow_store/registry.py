@@ -122,7 +122,8 @@ class MlflowModelRegistry:
             if request.stage == "None":
                 return version
             try:
-                return self._move(name, version.version, request.stage, who=request.who, gate=request.gate)
+                asked = {"who": request.who, "why": request.why, "gate": request.gate}
+                return self._move(name, version.version, request.stage, **asked)
             except DSPyUIError as exc:
                 raise FailedError(
                     "registry.stage_failed",

@@ -18,6 +18,7 @@ from dspyui.adapters.mlflow_store.run_list import known_run
 from dspyui.adapters.mlflow_store.runs import refuse_deleted
 from dspyui.domain.runs import TrackingServer, trace_url
 from dspyui.domain.trace_list import AssessmentKind, ListedTrace, TraceAssessment, TracePage, TraceQuery
+from dspyui.domain.traces import EXPECTED_TAG, PHASE_TAG, SCORE_TAG
 from dspyui.errors import BadRequestError, FailedError
 from dspyui.settings import Settings
 
@@ -102,6 +103,8 @@ def trace_filter(scope: str, query: TraceQuery, *, as_text: bool = True) -> str:
 def _parts(query: TraceQuery, *, as_text: bool) -> Iterator[str]:
     if query.status is not None:
         yield f"attributes.status = '{query.status}'"
+    if query.phase is not None:
+        yield f"tags.`{PHASE_TAG}` = '{query.phase}'"
     if query.min_ms:
         yield f"attributes.execution_time_ms >= {query.min_ms}"
     if query.min_tokens:
@@ -203,8 +206,17 @@ def _listed(address: str, info: "TraceInfo") -> ListedTrace:
         output_tokens=usage.get("output_tokens"),
         total_tokens=usage.get("total_tokens"),
         cost=(info.cost or {}).get("total_cost"),
+        phase=info.tags.get(PHASE_TAG, ""),
+        score=_score(info.tags.get(SCORE_TAG, "")),
+        expected=info.tags.get(EXPECTED_TAG, ""),
         assessments=tuple(_assessments(info.assessments)),
     )
+
+
+def _score(text: str) -> float | None:
+    """A tag may hold anything: people can write into it."""
+    number = _number(text)
+    return None if number is None else float(number)
 
 
 def _assessments(given: "list[Assessment]") -> Iterator[TraceAssessment]:

@@ -26,9 +26,11 @@ def rows_table(
     names = [name for name in dict.fromkeys(name for row in rows for name in row) if name not in OWN_COLUMNS]
     shown = names[-MAX_COLUMNS:]
     heads = [Column(name) for name in shown]
+    has_score = any("_score" in row for row in rows)
     table = Table(
         [
             *heads,
+            *([Column(text("ui.batch.score"), number=True)] if has_score else []),
             Column(text("ui.batch.error")),
             Column(text("ui.batch.tokens"), number=True),
             Column(text("ui.batch.latency"), number=True),
@@ -38,6 +40,8 @@ def rows_table(
         with table.row():
             for name in shown:
                 table.cell(partial(folding, _shown(row.get(name))))
+            if has_score:
+                table.cell(formats.score(row.get("_score")))
             trace_id = row.get("_trace_id")
             address = trace_address(trace_id) if trace_address is not None and trace_id else None
             table.cell(partial(_outcome, text, row.get("_error"), trace_id, address))
@@ -50,7 +54,8 @@ def _outcome(text: Text, error: Any, trace_id: Any, address: str | None) -> None
     if error:
         folding(str(error))
     else:
-        chip(text("ui.batch.fine"), "good", icon="check")
+        # Whether the answer is right is for the score to say.
+        chip(text("ui.batch.fine"))
     if address is not None:
         with box("d-note"):
             link(text("ui.batch.trace"), address, mark=f"trace-{trace_id}", outside=True)

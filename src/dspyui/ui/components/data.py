@@ -21,7 +21,7 @@ from dspyui.ui.components.data_preview import draw_glance, draw_preview
 from dspyui.ui.components.data_split import SplitPanel
 from dspyui.ui.components.file_picker import FilePicker
 from dspyui.ui.components.form import Form
-from dspyui.ui.components.grid import RowGrid
+from dspyui.ui.components.grid import GRID_LIMIT, RowGrid
 from dspyui.ui.draft_problems import OPEN_CODES, problems
 from dspyui.ui.draft_sources import cells_of, fields_from_columns
 from dspyui.ui.elements import (
@@ -39,8 +39,6 @@ from dspyui.ui.elements import (
     tag,
 )
 
-# A longer file is compiled as a file; a table of inputs for it would be of no use.
-GRID_LIMIT: Final = 2000
 # A file that takes longer to read is said to be read, in seconds.
 PATIENCE: Final = 0.5
 P = ParamSpec("P")

@@ -11,8 +11,19 @@ from dspyui.services.documents import dump_spec
 from dspyui.services.examples import EXAMPLES
 from dspyui.ui.background import notify_error, off_loop
 from dspyui.ui.components.form import Form
-from dspyui.ui.elements import box, button, control, dialog, labelled, marked, problem, sentence, tag
-from dspyui.ui.form_start import leave_draft, loaded_draft, said
+from dspyui.ui.elements import (
+    box,
+    button,
+    confirmed,
+    control,
+    dialog,
+    labelled,
+    marked,
+    problem,
+    sentence,
+    tag,
+)
+from dspyui.ui.form_start import leave_draft, loaded_draft, said, was_changed
 
 
 def form_menu(form: Form) -> None:
@@ -21,13 +32,26 @@ def form_menu(form: Form) -> None:
     with button(text("ui.compile.more"), mark="more", icon="more_horiz"), ui.menu():
         for mark, key, action in (
             *(
-                (f"start-{name}", f"example.{name}.start", partial(ui.navigate.to, f"/?start={name}"))
+                (f"start-{name}", f"example.{name}.start", partial(start_anew, form, name))
                 for name in (*EXAMPLES, "empty")
             ),
             ("load-spec", "ui.compile.load", partial(_load_dialog, form)),
             ("save-spec", "ui.compile.save", partial(_save, form)),
         ):
             marked(ui.menu_item(text(key), action), mark)
+
+
+async def start_anew(form: Form, name: str) -> None:
+    """Fill the form in with an example, or with nothing; ask first when the visitor's own work goes."""
+    text = form.text
+    if (form.revision or was_changed()) and not await confirmed(
+        text,
+        text("ui.compile.anew_title"),
+        text("ui.compile.anew_body", start=text(f"example.{name}.start")),
+        text("ui.compile.anew_yes"),
+    ):
+        return
+    ui.navigate.to(f"/?start={name}")
 
 
 def _save(form: Form) -> None:

@@ -4,14 +4,27 @@ from functools import partial
 from typing import Final
 
 from nicegui import ui
+from nicegui.events import GenericEventArguments
 
 from dspyui.domain.splits import SPLIT_WORDS, SPLITS
 from dspyui.ui.components.form import Form
 from dspyui.ui.components.pager import Pager
 from dspyui.ui.drafts import SPLIT_CELL, Cells, FieldDraft
 from dspyui.ui.elements import Region, Tag, box, button, control, tag
+from dspyui.ui.pasted import cells_of_text, paste
 
 PAGE_ROWS: Final = 10
+# A longer file is compiled as a file; a table of inputs for it would be of no use.
+GRID_LIMIT: Final = 2000
+# What is pasted goes to the server in one message, and those may have a megabyte; a character takes up to four bytes.
+PASTE_CHARACTERS: Final = 200_000
+# One line of text is pasted by the browser, at the cursor; several cells come here. Null: it is too long.
+_ON_PASTE: Final = rf"""(event) => {{
+  const text = event.clipboardData.getData('text/plain');
+  if (!/[\t\r\n]/.test(text.replace(/\r?\n$/, ''))) return;
+  event.preventDefault();
+  emit(text.length > {PASTE_CHARACTERS} ? null : text);
+}}"""
 
 
 class RowGrid:
@@ -84,6 +97,7 @@ class RowGrid:
             made_input.props["placeholder"] = "" if made.type == "str" else _hint(made)
             made_input.mark(f"cell-{index}-{made.key}")
             made_input.props["data-testid"] = f"cell-{index}-{made.key}"
+            made_input.on("paste", partial(self._paste, index, made.key), js_handler=_ON_PASTE)
 
     @property
     def _has_splits(self) -> bool:
@@ -108,6 +122,22 @@ class RowGrid:
         rows.append({})
         self._pager.show_last(len(rows))
         self._form.touch()
+        self.draw()
+
+    def _paste(self, index: int, key: str, event: GenericEventArguments) -> None:
+        form, rows = self._form, self._form.draft.data.rows
+        text = form.text
+        cells = cells_of_text(event.args) if isinstance(event.args, str) else []
+        if not cells or index + len(cells) > GRID_LIMIT:
+            ui.notify(text("ui.data.paste_too_long", limit=GRID_LIMIT), type="warning")
+            return
+        keys = [made.key for made in form.draft.all_fields()] + [SPLIT_CELL] * self._has_splits
+        lost = paste(rows, keys, cells, row=index, column=keys.index(key))
+        said = [text("ui.data.pasted", rows=len(cells))]
+        if lost:
+            said.append(text("ui.data.paste_lost", count=lost))
+        ui.notify(text.in_a_row(said), type="warning" if lost else "positive")
+        form.touch()
         self.draw()
 
     def _delete(self, row: Cells) -> None:

@@ -1,6 +1,6 @@
 """A call's trace, and what a person says of it: thumbs, a comment, the output as it should have been."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any, Final
 
@@ -45,11 +45,15 @@ class Opinion:
         self._problem: DSPyUIError | None = None
         self._is_busy = self._is_looking = False
         self._correction: RowForm | None = None
+        # Whether the form of the correction was changed since it was last stored.
+        self._is_correcting = False
+        self._shows_unsaved = False
         self._trace_line = Region(self._draw_trace)
         if not self._id:
             return
         self._thumbs = Region(self._draw_thumbs)
-        self._draw_more()
+        self._more = self._draw_more()
+        self._is_correcting = False  # filling the form in was no correction
         self._said = Region(self._draw_said)
         self._timer = ui.timer(LOOK_SECONDS, self._look)
 
@@ -108,9 +112,9 @@ class Opinion:
                 made.props["aria-pressed"] = "true" if is_chosen else "false"
                 made.set_enabled(not self._is_busy)
 
-    def _draw_more(self) -> None:
+    def _draw_more(self) -> ui.expansion:
         text = self._text
-        with marked(ui.expansion(text("ui.opinion.more")), f"{self._mark}-more"):
+        with marked(ui.expansion(text("ui.opinion.more")), f"{self._mark}-more") as more:
             with labelled(text("ui.opinion.comment"), text("ui.opinion.comment_help")):
                 made = ui.textarea(on_change=self._typed).props("autogrow rows=1")
                 control(made, text("ui.opinion.comment"), f"{self._mark}-comment")
@@ -118,22 +122,56 @@ class Opinion:
             if self._outcome.fault is None:
                 marked(tag("p", text("ui.opinion.correct_lead"), "d-note"), f"{self._mark}-correct")
                 answered = self._outcome.outputs
-                self._correction = RowForm(text, self._fields, answered, mark=f"{self._mark}-correct")
+                self._correction = RowForm(
+                    text, self._fields, answered, mark=f"{self._mark}-correct", on_change=self._corrects
+                )
             with box("d-row"):
                 button(text("ui.opinion.save"), self._save, mark=f"{self._mark}-save", icon="check")
+        return more
+
+    @property
+    def _is_unsaved(self) -> bool:
+        return self._is_correcting or self._comment.strip() != self._held.comment
 
     def _draw_said(self) -> None:
         text = self._text
         with box("d-stack").props("aria-live=polite"):
             if self._problem is not None:
                 problem(text, sentence(self._problem, text), mark=f"{self._mark}-opinion-problem")
+            elif self._is_unsaved:
+                marked(tag("p", text("ui.opinion.unsaved"), "d-note"), f"{self._mark}-unsaved")
             elif not self._held.is_empty:
-                marked(tag("p", text("ui.opinion.stored"), "d-note"), f"{self._mark}-stored")
+                said = text("ui.opinion.stored", what=", ".join(self._stored_parts()))
+                marked(tag("p", said, "d-note"), f"{self._mark}-stored")
+
+    def _stored_parts(self) -> Iterator[str]:
+        text, held = self._text, self._held
+        if held.thumbs_up is not None:
+            yield text("ui.opinion.up" if held.thumbs_up else "ui.opinion.down")
+        if held.comment:
+            yield text("ui.opinion.comment")
+        if held.correction:
+            yield text("ui.opinion.correction")
 
     def _typed(self, event: Any) -> None:
         self._comment = event.value or ""
+        self._show_unsaved()
+
+    def _corrects(self) -> None:
+        self._is_correcting = True
+        if self._correction is not None:
+            self._show_unsaved()
+
+    def _show_unsaved(self) -> None:
+        """What is typed is not what is stored; drawn when that changes, not at every key."""
+        if self._is_unsaved != self._shows_unsaved:
+            self._shows_unsaved = self._is_unsaved
+            self._said.draw()
 
     async def _press(self, is_up: bool) -> None:
+        if not is_up:
+            # Who finds an answer wrong may know the right one.
+            self._more.open()
         await self._give(Feedback(thumbs_up=is_up, comment=self._comment.strip()))
 
     async def _save(self) -> None:
@@ -155,11 +193,17 @@ class Opinion:
         except DSPyUIError as exc:
             self._tell(exc)
             return
-        await self._give(given)
-
-    async def _give(self, given: Feedback) -> None:
-        if self._is_busy:
+        was_correcting, self._is_correcting = self._is_correcting, False
+        if not await self._give(given):
+            self._is_correcting = was_correcting
             return
+        with self._more:
+            ui.notify(self._text("ui.opinion.saved"), type="positive")
+
+    async def _give(self, given: Feedback) -> bool:
+        """Whether it is stored, and the page still there."""
+        if self._is_busy:
+            return False
         self._is_busy = True
         user = who()  # while what was pressed is still there
         self._thumbs.draw()
@@ -170,10 +214,13 @@ class Opinion:
             found = exc
         finally:
             self._is_busy = False
-        if not self._thumbs.is_gone:
-            self._thumbs.draw()
-            self._tell(found)
+        if self._thumbs.is_gone:
+            return False
+        self._thumbs.draw()
+        self._tell(found)
+        return found is None
 
     def _tell(self, error: DSPyUIError | None) -> None:
         self._problem = error
+        self._shows_unsaved = self._is_unsaved
         self._said.draw()

@@ -67,7 +67,7 @@ class Rail:
         self._problems = [*found, *self._missing_keys(found)]
         self._region.draw()
         if self._seen > 0:
-            keep_draft(self._form.draft)
+            keep_draft(self._form.draft, is_changed=True)
 
     def _reckoned(self) -> Estimate | None:
         """What the compile will ask of models; a missing key does not change it."""

@@ -1,5 +1,6 @@
 """The dialog that registers a job's program, and what it answers."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from urllib.parse import quote
@@ -7,6 +8,7 @@ from urllib.parse import quote
 from nicegui import ui
 from nicegui.context import context
 
+from dspyui.domain.intervals import UNPROVEN, Word
 from dspyui.domain.registry import STAGES, ModelVersion, Stage, check_model_name
 from dspyui.errors import DSPyUIError
 from dspyui.i18n import Text
@@ -35,6 +37,7 @@ class _Asked:
     description: str = ""
     stage: Stage = "None"
     confirm: str = ""
+    why: str = ""
 
 
 class Registration:
@@ -44,10 +47,14 @@ class Registration:
     came of it is told on the page when the dialog is closed by then.
     """
 
-    def __init__(self, services: Services, text: Text, job_id: str, name: str) -> None:
+    def __init__(
+        self, services: Services, text: Text, job_id: str, name: str, gained: Callable[[], Word | None]
+    ) -> None:
+        """`gained` says what may be said of the difference that the compile made, once it has ended."""
         self._services = services
         self._text = text
         self._job_id = job_id
+        self._gained = gained
         self._client = context.client
         self._asked = _Asked(name=name)
         self._is_busy = False
@@ -96,7 +103,8 @@ class Registration:
             control(stages, text("ui.register.stage"), "register-stage")
             note = marked(tag("p", text("ui.register.stage_help"), "d-note"), "register-stage-note")
             # Without a stage no other version loses its own.
-            note.bind_visibility_from(asked, "stage", lambda stage: stage != "None")
+            note.bind_visibility_from(asked, "stage", _is_stage)
+        self._draw_why()
         if self._problem:
             problem(text, self._problem, mark="register-problem")
         if self._needs_confirmation:
@@ -108,6 +116,17 @@ class Registration:
         with labelled(label) as field:
             control(ui.input().bind_value(asked, "confirm"), label, "register-gate-confirm")
         field.bind_visibility_from(asked, "stage", lambda stage: stage == "Production")
+
+    def _draw_why(self) -> None:
+        text, asked, word = self._text, self._asked, self._gained()
+        if word in UNPROVEN:
+            said = text("ui.register.unproven", word=text(f"ui.result.{word}"))
+            warning = marked(tag("p", said, "d-warning"), "register-unproven")
+            warning.bind_visibility_from(asked, "stage", _is_stage)
+        with labelled(text("ui.register.why"), text("ui.register.why_help")) as field:
+            why = ui.input().bind_value(asked, "why").props("maxlength=2000")
+            control(why, text("ui.register.why"), "register-why")
+        field.bind_visibility_from(asked, "stage", _is_stage)
 
     def _draw_actions(self, label: str) -> None:
         if self._dialog is not None:
@@ -151,6 +170,7 @@ class Registration:
             description=asked.description,
             stage=asked.stage,
             confirm=asked.confirm,
+            why=asked.why,
         )
         self._redraw()
         try:
@@ -203,6 +223,10 @@ class Registration:
             link(text("ui.register.open"), version_address(version), mark="registered-link")
             link(text("ui.common.in_mlflow"), version.url, mark="registered-mlflow", outside=True)
         self._draw_close()
+
+
+def _is_stage(stage: Stage) -> bool:
+    return stage != "None"
 
 
 def version_address(version: ModelVersion) -> str:

@@ -33,8 +33,18 @@ class _Widget:
 class RowForm:
     """Inputs for one row; `mark` begins the marks of its widgets."""
 
-    def __init__(self, text: Text, fields: Sequence[FieldSpec], row: Row | None = None, *, mark: str) -> None:
+    def __init__(
+        self,
+        text: Text,
+        fields: Sequence[FieldSpec],
+        row: Row | None = None,
+        *,
+        mark: str,
+        on_change: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`on_change` is called whenever a widget holds something else."""
         self._text = text
+        self._on_change = on_change
         self._fields = tuple(fields)
         self._values: dict[str, Any] = {}
         self._filled: dict[str, Any] = {}
@@ -63,6 +73,7 @@ class RowForm:
         self._values[name] = event.value
         self._given_empty.discard(name)
         self._say(name, None)
+        self._on_change()
 
     def fill(self, row: Row) -> None:
         """Show the values of a row; one that does not fit its field is told there."""

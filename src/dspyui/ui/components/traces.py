@@ -11,6 +11,7 @@ from nicegui.context import context
 from dspyui.domain.trace_list import (
     ASSESSMENT_KINDS,
     MAX_TRACE_FILTER,
+    TRACE_PHASES,
     TRACE_STATES,
     ListedTrace,
     TraceAssessment,
@@ -127,6 +128,8 @@ class TracesCard:
         control(chosen, text("ui.traces.state"), "traces-status").on_value_change(
             lambda event: self._ask(status=event.value or None)
         )
+        if self._owner == "run":
+            self._draw_phases()
         self._words("text", text("ui.traces.text"))
         self._number("min_ms", text("ui.traces.min_ms"))
         self._number("min_tokens", text("ui.traces.min_tokens"))
@@ -140,6 +143,14 @@ class TracesCard:
             name.props["title"] = text("ui.traces.assessment_help")
             self._value = self._words("value", text("ui.traces.value"))
             self._value.set_enabled(bool(query.assessment))
+
+    def _draw_phases(self) -> None:
+        text = self._text
+        names = {phase: text(f"trace_phase.{phase}") for phase in TRACE_PHASES}
+        chosen = ui.select({"": text("ui.traces.any_phase"), **names}, value=self._query.phase or "")
+        control(chosen, text("ui.traces.phase"), "traces-phase").on_value_change(
+            lambda event: self._ask(phase=event.value or None)
+        )
 
     def _words(self, name: str, label: str) -> ui.input:
         made = ui.input(value=getattr(self._query, name), placeholder=label)
@@ -191,9 +202,15 @@ class TracesCard:
 
     def _draw_table(self, found: TracePage) -> None:
         text = self._text
+        has_phase, has_score = (
+            any(trace.phase for trace in found.traces),
+            any(trace.score is not None for trace in found.traces),
+        )
         table = Table(
             [
                 Column(text("ui.traces.call")),
+                *([Column(text("ui.traces.phase"))] if has_phase else []),
+                *([Column(text("ui.traces.score"), number=True)] if has_score else []),
                 Column(text("ui.traces.inputs")),
                 Column(text("ui.traces.outputs")),
                 Column(text("ui.traces.tokens_cost"), number=True),
@@ -205,8 +222,12 @@ class TracesCard:
         for trace in found.traces:
             with table.row():
                 table.cell(partial(self._call, trace))
+                if has_phase:
+                    table.cell(self._phase(trace))
+                if has_score:
+                    table.cell(formats.score(trace.score))
                 table.cell(partial(folding, readable(trace.inputs) or "–"))
-                table.cell(partial(folding, readable(trace.outputs) or "–"))
+                table.cell(partial(self._outputs, trace))
                 table.cell(partial(self._spent, trace))
                 seconds = None if trace.latency_ms is None else trace.latency_ms / 1000
                 table.cell(self._latency(seconds))
@@ -223,6 +244,18 @@ class TracesCard:
             mark = f"trace-{trace.trace_id}"
             shown = link(text("ui.traces.open"), trace.url, mark=mark, outside=True)
             shown.props["title"] = text("ui.common.in_mlflow")
+
+    def _phase(self, trace: ListedTrace) -> str:
+        """Of a later version's compile it may be a step that is not known here."""
+        key = f"trace_phase.{trace.phase}"
+        return self._text(key) if self._text.has(key) else trace.phase or "–"
+
+    def _outputs(self, trace: ListedTrace) -> None:
+        folding(readable(trace.outputs) or "–")
+        if trace.expected:
+            with box("d-note"):
+                tag("div", self._text("ui.traces.expected"))
+                folding(readable(trace.expected))
 
     def _spent(self, trace: ListedTrace) -> None:
         shown = tag("div", "–" if trace.total_tokens is None else formats.count(trace.total_tokens))

@@ -40,7 +40,7 @@ from dspyui.ui.elements import (
     time_of,
 )
 from dspyui.ui.frame import Page, framed
-from dspyui.ui.job_views import STATUS_ICONS, STATUS_TONES
+from dspyui.ui.job_views import STATUS_ICONS, STATUS_TONES, metric_words
 from dspyui.ui.visitor import who
 
 LIVE_SECONDS: Final = 0.5
@@ -224,14 +224,31 @@ class _Live:
         else:
             marked(figure(text("ui.batch.left"), formats.duration(progress.seconds_left, text)), "batch-left")
         figure(text("ui.job.tokens"), formats.count(summary.tokens))
+        if summary.lm_cache_hits:
+            # Else a repeat looks like a thousand answers a second for nothing.
+            marked(figure(text("ui.batch.cached"), formats.count(summary.lm_cache_hits)), "batch-cached")
         figure(text("ui.batch.cost"), formats.cost(summary.cost))
         if progress.workers and not view.job.is_terminal:
             marked(figure(text("ui.batch.workers"), formats.count(progress.workers)), "batch-workers")
         if summary.reused:
             figure(text("ui.batch.reused"), formats.count(summary.reused))
         if summary.score is not None:
-            low, high = formats.score(summary.score_ci_low), formats.score(summary.score_ci_high)
-            figure(text("ui.batch.score"), formats.score(summary.score), word=f"{low} – {high}")
+            self._draw_score(summary.score)
+
+    def _draw_score(self, score: float) -> None:
+        """With the metric's name, its interval and over how many rows."""
+        text, view, summary = self._text, self._view, self._summary
+        metric = view.spec.metric
+        name = "" if metric is None else metric_words(metric, view.model.program.spec.signature, text)
+        word = text(
+            "ui.batch.score_word",
+            low=formats.score(summary.score_ci_low),
+            high=formats.score(summary.score_ci_high),
+            rows=formats.count(summary.scored_rows),
+        )
+        label = text("ui.batch.score_by", metric=name) if name else text("ui.batch.score")
+        with marked(box(), "batch-score"):
+            figure(label, formats.score(score), word=word)
 
     def _draw_errors(self) -> None:
         text, errors = self._text, self._summary.errors

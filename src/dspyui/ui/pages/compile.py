@@ -6,19 +6,18 @@ from typing import Final
 from nicegui import ui
 
 from dspyui.domain.lms import LOCAL_MODEL
-from dspyui.i18n import Text
 from dspyui.services import Services
 from dspyui.services.examples import EXAMPLES
 from dspyui.ui.components.data import DataPanel
 from dspyui.ui.components.fields import fields_editor
 from dspyui.ui.components.form import Form
-from dspyui.ui.components.form_menu import form_menu
+from dspyui.ui.components.form_menu import form_menu, start_anew
 from dspyui.ui.components.lm import bundled_is_there, lm_panel, price_words
 from dspyui.ui.components.metric import metric_card
 from dspyui.ui.components.optimizer import optimizer_card
 from dspyui.ui.components.program import program_card
 from dspyui.ui.components.rail import Rail
-from dspyui.ui.elements import Region, beside, box, button, link_button, marked, tag
+from dspyui.ui.elements import Region, beside, box, button, marked, tag
 from dspyui.ui.form_start import Asked, choose_data, first_draft, keep_draft
 from dspyui.ui.frame import framed
 from dspyui.ui.visitor import find_visitor
@@ -37,13 +36,13 @@ async def compile_page(services: Services, asked: Asked) -> None:
     with framed(services, "compile") as page:
         form = Form(services, page.visitor, draft)
         if notice:
-            _notice(page.text, notice, asked)
+            _notice(form, notice, asked)
         if asked.start == "empty":
             region = Region(partial(_paid_notice, form))
             form.on_model.append(region.draw)
         if asked != Asked():
             # From here on the form is the visitor's own: a reload must not throw away what is typed.
-            keep_draft(draft)
+            keep_draft(draft, is_changed=False)
             ui.navigate.history.replace("/")
         with box("d-form"):
             with box("d-stack-16"):
@@ -64,8 +63,9 @@ async def compile_page(services: Services, asked: Asked) -> None:
         ui.timer(CHECK_SECONDS, rail.look)
 
 
-def _notice(text: Text, notice: str, asked: Asked) -> None:
+def _notice(form: Form, notice: str, asked: Asked) -> None:
     """What the form was filled in with; a newcomer finds the other ways to begin beside it."""
+    text = form.text
     with box("d-hint d-row"):
         marked(tag("p", notice, "d-grow"), "form-notice")
         if asked.job or asked.run or asked.data:
@@ -73,7 +73,9 @@ def _notice(text: Text, notice: str, asked: Asked) -> None:
         current = next((name for name in EXAMPLES if notice == text(f"example.{name}.lead")), asked.start)
         with beside(text("ui.compile.begin")):
             for name in (*EXAMPLES, "empty"):
-                made = link_button(text(f"example.{name}.label"), f"/?start={name}", mark=f"begin-{name}")
+                made = button(
+                    text(f"example.{name}.label"), partial(start_anew, form, name), mark=f"begin-{name}"
+                )
                 if name == current:
                     made.props("aria-current=true")
 

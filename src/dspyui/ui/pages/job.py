@@ -7,6 +7,7 @@ from typing import Final, get_args
 from nicegui import ui
 from nicegui.context import context
 
+from dspyui.domain.intervals import Word
 from dspyui.domain.jobs import JobEvent, JobFailure
 from dspyui.domain.registry import model_name_from
 from dspyui.domain.runs import TrackingStatus
@@ -102,7 +103,7 @@ class _Live:
         self._busy = False
         self._starting = False
         self._registration = Registration(
-            self._services, self._text, self._id, model_name_from(view.job.title)
+            self._services, self._text, self._id, model_name_from(view.job.title), self._gained
         )
         self._timer: ui.timer | None = None
         self._draw()
@@ -247,6 +248,10 @@ class _Live:
         # Only for a change: drawing anew takes the keyboard's focus away.
         if self._services.tracking.state().status != shown:
             self._actions.draw()
+
+    def _gained(self) -> Word | None:
+        result = self._view.result
+        return result.difference.word if result is not None and result.difference is not None else None
 
     def _register(self) -> None:
         self._registration.open()

@@ -44,6 +44,9 @@ def run_comparison_page(services: Services, run_ids: list[str]) -> None:
 
 def _draw(page: Page, found: RunComparison) -> None:
     text = page.text
+    if found.left_out:
+        names = ", ".join(short_name(info) for info in found.left_out)
+        marked(tag("p", text("ui.compare.batches", names=names), "d-hint"), "left-out")
     _scores(text, found)
     _verdicts(text, found)
     _params(text, found)
