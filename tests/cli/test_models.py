@@ -53,6 +53,7 @@ def test_the_gate_stands_before_a_promotion_here_too(dspyui, world):
     said = dspyui("models", "promote", NAME, "2", *WHY, "--json")
     assert (said.code, said.document["error"]["code"]) == (2, "gate.confirm")
     assert "Worse than version 1" in said.err
+    assert "add --confirm" in said.err
     said = dspyui("models", "promote", NAME, "2", *WHY, "--confirm", NAME, "--json")
     assert (said.code, said.document["stage"]) == (0, "Production")
     back = dspyui("models", "rollback", NAME, *WHY, "--from", "2")
@@ -101,6 +102,13 @@ def test_on_a_terminal_it_is_asked_before_deleting(dspyui, world, answers):
 def test_that_tracking_is_off_is_said_where_it_was_asked_for(dspyui, world, monkeypatch):
     monkeypatch.setenv("MLFLOW_ENABLED", "false")
     assert "MLFLOW_ENABLED" in dspyui("models", "list", "--mlflow").err
+
+
+def test_what_is_not_there_leads_to_commands(dspyui, world):
+    said = dspyui("models", "show", NAME, "99")
+    assert said.code == 2
+    assert "`dspyui models list`" in said.err
+    assert "page" not in said.err
 
 
 @pytest.mark.parametrize(

@@ -111,6 +111,27 @@ def test_every_error_has_its_sentence_and_all_its_values() -> None:
         assert not missing or found.is_open, f"{found.where}: {found.code} lacks {missing}"
 
 
+def test_the_command_lines_own_sentences_stand_for_errors_and_know_no_more_than_they_do() -> None:
+    for language in LANGUAGES:
+        said = catalogue(language)
+        own = {key: key.removeprefix("cli.instead.") for key in said if key.startswith("cli.instead.")}
+        assert own
+        for key, code in own.items():
+            known = [found for found in raised() if found.code == code]
+            assert f"error.{code}" in said
+            assert all(placeholders(said[key]) <= found.values or found.is_open for found in known), key
+
+
+@pytest.mark.parametrize("about", ["batch", "gate", "registry", "run", "data", "lm", "file"])
+def test_what_pages_say_names_no_flag_of_the_command_line(about: str) -> None:
+    for language in LANGUAGES:
+        sentences = {
+            key: said for key, said in catalogue(language).items() if key.startswith(f"error.{about}.")
+        }
+        assert sentences
+        assert [key for key, said in sentences.items() if re.search(r"(?<!\w)--[a-z]", said)] == []
+
+
 def test_every_key_that_is_asked_for_is_there() -> None:
     for where, key in asked_for():
         assert key in catalogue("en_US"), f"{where}: {key}"

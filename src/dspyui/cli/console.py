@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from dspyui.cli.stop import Stopped
 from dspyui.domain.base import Notice
-from dspyui.errors import BadRequestError, DSPyUIError
+from dspyui.errors import BadRequestError, DSPyUIError, said
 from dspyui.i18n import Language, Text
 
 _CONSENT: Final = frozenset({"y", "yes", "是"})
@@ -57,7 +57,7 @@ class Console:
         if self.text.has(own):
             # What another version wrote may have fewer values.
             with suppress(KeyError):
-                return self.text(own, **exc.values)
+                return self.text(own, **said(exc.values, self.language))
         return exc.text(self.language)
 
     def answer(self, document: Mapping[str, Any], lines: tuple[str, ...]) -> None:
