@@ -294,7 +294,7 @@ class InMemoryRegistry:
             aliases[STAGE_ALIASES[stage]] = version
             for other in others:
                 self._move(
-                    other, stage, "Archived", who=who, why=f"replaced by version {version}",
+                    other, stage, "Archived", who=who, why=why,
                     kind="replaced", by=version,
                 )  # fmt: skip
         last = moved.history[-1].to_stage if moved.history else "None"

@@ -72,8 +72,8 @@ def test_the_holder_makes_room_in_the_same_step_and_the_record_says_for_whom(reg
     before = registry.get_version(name, 1)
     assert (before.stage, before.mlflow_stage, before.aliases) == ("Archived", "Archived", ())
     left = before.history[-1]
-    assert (left.who, left.from_stage, left.to_stage, left.kind, left.by) == (
-        "b", "Production", "Archived", "replaced", 2,
+    assert (left.who, left.from_stage, left.to_stage, left.kind, left.by, left.why) == (
+        "b", "Production", "Archived", "replaced", 2, "better",
     )  # fmt: skip
     came = registry.get_version(name, 2).history[-1]
     assert came.gate == GATE

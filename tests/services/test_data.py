@@ -8,11 +8,13 @@ import pytest
 from dspyui.adapters.files.jobs import FileJobStore
 from dspyui.adapters.files.tables import FileTableReader
 from dspyui.adapters.files.uploads import FileUploadStore
+from dspyui.domain.batches import BatchSpec
 from dspyui.domain.datasets import DataSpec, FileSource
 from dspyui.domain.signatures import FieldSpec, SignatureSpec
 from dspyui.errors import BadRequestError, NotFoundError
 from dspyui.services.data import DataService
 from tests.api.world import World, spec
+from tests.batch_world import program
 
 SIGNATURE = SignatureSpec(inputs=(FieldSpec(name="message"),), outputs=(FieldSpec(name="product"),))
 
@@ -187,11 +189,22 @@ def test_uses_are_counted_over_all_jobs(settings, tmp_path):
     world.submitted(data={"upload": main.digest})
     damaged = world.submitted(data={"upload": main.digest, "test": {"upload": test.digest}})
     world.submitted()
-    assert data.uses(world.jobs) == {main.digest: 2, test.digest: 1}
+    assert data.uses(world.jobs, world.services.batches.upload) == {main.digest: 2, test.digest: 1}
     assert spec(data={"upload": main.digest}).data.digests() == (main.digest,)
     (world.jobs.folder(damaged) / "spec.json").write_text("{")
     fresh = DataService(FileTableReader(max_bytes=1000), world.services.uploads)
-    assert fresh.uses(world.jobs) == {main.digest: 1}
+    assert fresh.uses(world.jobs, world.services.batches.upload) == {main.digest: 1}
+
+
+def test_a_batch_uses_a_data_set_too(settings, tmp_path):
+    services = World(settings).services
+    kept, model = services.batches.keep_file("rows.csv", csv(3)), tmp_path / "things.json"
+    model.write_text(program("http://127.0.0.1:9/v1").to_json())
+    own = tmp_path / "own.csv"
+    own.write_bytes(csv(3))
+    for given in ({"upload": kept.digest}, {"path": str(own)}):
+        services.batches.submit(BatchSpec.model_validate({"model": str(model), **given}), who="t")
+    assert services.data.uses(services.job_store, services.batches.upload) == {kept.digest: 1}
 
 
 def test_a_spec_that_cannot_be_split_costs_no_job(settings):

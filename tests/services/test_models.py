@@ -16,8 +16,9 @@ from dspyui.domain.registry import (
     check_alias,
 )
 from dspyui.errors import BadRequestError, ConflictError, NotFoundError
+from dspyui.i18n import Text
 from dspyui.services.gate import GateService
-from dspyui.services.models import ModelService
+from dspyui.services.models import ModelService, reasons
 from tests.api.world import World, program
 from tests.run_world import Shelf, result
 from tests.sentences import told
@@ -281,7 +282,9 @@ def test_a_rollback_puts_the_one_before_back_and_the_gate_is_not_asked(world, sh
     assert (back.version, back.stage) == (2, "Production")
     entry = last(models, 2)
     assert (entry.who, entry.why, entry.kind) == ("韩梅梅", "wrong prices", "rollback")
-    assert last(models, 3).by == 2
+    assert reasons(last(models, 3), Text("en_US")) == ("Replaced by version 2.", "wrong prices")
+    earlier = last(models, 3).model_copy(update={"why": "replaced by version 2"})
+    assert reasons(earlier, Text("zh_CN")) == ("由版本 2 取代。",)
     # Another step goes further back, not to and fro.
     with pytest.raises(ConflictError) as caught:
         # The same request once more, after its answer was lost.

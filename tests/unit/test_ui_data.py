@@ -547,3 +547,25 @@ async def test_a_data_set_that_cannot_be_deleted_keeps_its_page_and_says_why(use
     await until(lambda: any(info.digest[:12] in said for said in user.notify.messages))
     assert user.back_history[-1] == f"/data/{info.digest}"
     assert exists(user, marker="dataset")
+
+
+@pytest.mark.parametrize(
+    ("content", "shown"),
+    [
+        ("message,product\nMy lamp,lamp\nMy <b>table</b>\n灯,lamp\n".encode(), "3: My <b>table</b>"),
+        ("message,product\n我的台灯坏了,台灯\n我的桌子坏了\n".encode("gb18030"), "3: 我的桌子坏了"),
+        ("message,product\n我的台灯坏了,台灯\n我的桌子坏了\n".encode("utf-16"), "3: 我的桌子坏了"),
+    ],
+)
+async def test_a_kept_file_with_a_broken_row_shows_its_lines_and_can_be_deleted(
+    user: User, world: World, content: bytes, shown: str
+):
+    kept = world.services.batches.keep_file("rows.csv", content)
+    await user.open(f"/data/{kept.digest}")
+    await until(sees(user, marker="dataset-problem"))
+    assert "line 3" in words(user, "dataset-problem")
+    assert shown in words(user, "dataset-lines")
+    user.find(marker="delete-data").click()
+    await until(sees(user, marker="confirm-yes"))
+    user.find(marker="confirm-yes").click()
+    await until(lambda: not world.services.uploads.search())

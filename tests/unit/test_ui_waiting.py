@@ -2,12 +2,15 @@
 
 from nicegui.testing import User
 
+from dspyui.adapters.mlflow_store.spool import FileTraceSink
 from dspyui.domain.jobs import RecordState
 from dspyui.domain.runs import TrackingState
+from dspyui.domain.traces import FULL_MARK
 from dspyui.errors import UnavailableError
 from dspyui.settings import Settings
-from tests.api.world import World
+from tests.api.world import T0, World
 from tests.pages import element, exists, sees, until, visitor, words
+from tests.trace_world import call
 
 
 async def opened(user: User, address: str = "/settings") -> None:
@@ -59,6 +62,27 @@ async def test_what_could_not_be_sent_says_why_in_the_visitors_language(
     assert "仍在等待：1 份记录" in said
     assert "http://x" in said
     assert element(user, "send-now").enabled  # type: ignore[attr-defined]
+
+
+async def test_traces_of_a_running_compile_are_said_to_be_sent_at_its_end(user: User, world: World):
+    job_id = world.submitted()
+    world.jobs.update(job_id, lambda job: job.model_copy(update={"status": "running", "started_at": T0}))
+    sink = FileTraceSink(world.jobs.folder(job_id) / "traces")
+    for number in range(2):
+        sink.write(call(number=number))
+    sink.close()
+    await opened(user)
+    assert "2 traces belong to a compile that still runs" in words(user, "waiting-later")
+    assert not element(user, "send-now").enabled  # type: ignore[attr-defined]
+    # A record of another can be sent, and the button with it.
+    world.done()
+    user.find(marker="waiting-look").click()
+    await until(lambda: element(user, "send-now").enabled)  # type: ignore[attr-defined]
+    assert exists(user, marker="waiting-later")
+    # Where it waits for room they are sent at once, for else it could never end.
+    (world.jobs.folder(job_id) / "traces" / FULL_MARK).touch()
+    user.find(marker="waiting-look").click()
+    await until(lambda: not exists(user, marker="waiting-later"))
 
 
 async def test_jobs_that_are_held_up_are_told(settings: Settings, tmp_path):

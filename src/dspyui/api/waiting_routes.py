@@ -21,11 +21,13 @@ class _Model(BaseModel):
 class WaitingResponse(_Model):
     """Records and traces on this machine's disk. `size` and `budget` in bytes (0: no bound); `oldest` is UTC.
 
+    `later_traces` among them belong to compiles that still run, and are sent when these have ended.
     `held_up`: the budget is used up, so jobs that trace wait until something was sent.
     """
 
     records: int
     traces: int
+    later_traces: int
     size: int
     budget: int
     held_up: bool

@@ -62,7 +62,7 @@ def _add_show(app: typer.Typer, flags: Flags, cls: type[TyperCommand]) -> None:
         with opened_quietly(load_settings(console)) as services:
             info = services.data.named(asked)
             head = list(services.data.kept_table(info).rows[:HEAD_ROWS])
-            uses = services.data.uses(services.job_store).get(info.digest, 0)
+            uses = services.data.uses(services.job_store, services.batches.upload).get(info.digest, 0)
             path = services.uploads.path(info.digest)
         answer = {**info.model_dump(mode="json"), "path": path, "jobs": uses, "head": head}
         said = (*_about(console, info), console.text("cli.data.uses", jobs=uses), *map(_row, head))
@@ -177,6 +177,6 @@ def _add_delete(app: typer.Typer, flags: Flags, cls: type[TyperCommand]) -> None
 def _question(console: Console, services: Services, info: UploadInfo) -> str:
     text = console.text
     said = [text("ui.datasets.delete_body", name=info.name, rows=_rows(info))]
-    if uses := services.data.uses(services.job_store).get(info.digest, 0):
+    if uses := services.data.uses(services.job_store, services.batches.upload).get(info.digest, 0):
         said.append(text("ui.datasets.delete_used", jobs=count(uses)))
     return text.in_a_row(said)

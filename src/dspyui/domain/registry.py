@@ -127,7 +127,8 @@ class GateRecord(Frozen):
 class StageChange(Frozen):
     """One entry of a version's audit record.
 
-    `by` is the version that took its place; `gate` is None where nothing was compared.
+    `by` is the version that took its place, and `why` then that one's reason; `gate` is None where nothing was
+    compared.
     """
 
     who: str

@@ -202,6 +202,10 @@ class BatchService:
         """Keep a data file as it is, broken rows and all. Raises BadRequestError when it is no data file."""
         return self._files.keep(name, content)
 
+    def upload(self, job_id: str) -> str | None:
+        """The digest of the kept file that a batch reads; None when it reads another. Raises NotFoundError."""
+        return self._batches.spec(job_id).upload
+
     def head(self, job_id: str) -> Sequence[Mapping[str, Any]]:
         """The first rows of the results, as far as they are. Raises NotFoundError."""
         try:

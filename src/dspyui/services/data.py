@@ -1,11 +1,14 @@
 """Data sets: keep, read, preview, split."""
 
+import codecs
+import io
 import json
 import re
 import weakref
 from collections import Counter, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,7 +16,7 @@ from dspyui.domain.base import Frozen, Notice
 from dspyui.domain.datasets import DataSpec, FileSource
 from dspyui.domain.estimates import mean_tokens
 from dspyui.domain.intervals import fewest_better
-from dspyui.domain.jobs import JobStore
+from dspyui.domain.jobs import Job, JobStore
 from dspyui.domain.parsing import Dataset, parse_dataset
 from dspyui.domain.rows import row_key, short_digest
 from dspyui.domain.signatures import FieldSpec, SignatureSpec
@@ -28,6 +31,10 @@ HEAD_ROWS: Final = 5
 # A digest is known by its beginning, from so many characters on; so many of it are shown.
 FEWEST_CHARACTERS: Final = 4
 SHORT_DIGEST: Final = 12
+# What is shown of a file that cannot be read.
+_LINES: Final = 12
+_LINES_BEFORE: Final = 5
+_LINE_CHARACTERS: Final = 500
 _DIGEST: Final = re.compile("[0-9a-f]{64}")
 
 
@@ -136,6 +143,21 @@ class DataService:
             raise BadRequestError("upload.changed", name=info.name)
         return table
 
+    def raw_lines(self, info: UploadInfo, *, near: int) -> tuple[tuple[int, str], ...]:
+        """The lines of a kept text file around line `near`, counted from 1, each with its number and cut when it is
+        long; nothing of a file that has no lines. Raises NotFoundError.
+        """
+        if info.format == "parquet":
+            return ()
+        first = max(1, near - _LINES_BEFORE)
+        with Path(self._uploads.path(info.digest)).open("rb") as file:
+            if file.peek(2)[:2] in {codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE}:
+                lines: Iterator[str] = io.TextIOWrapper(file, "utf-16", errors="replace", newline="\n")
+            else:
+                lines = map(_decoded, file)
+            shown = enumerate(islice(lines, first - 1, first - 1 + _LINES), start=first)
+            return tuple((number, line.rstrip("\r\n")[:_LINE_CHARACTERS]) for number, line in shown)
+
     def table(self, data: DataSpec | FileSource) -> RawTable:
         """The (main) rows before they are parsed. Raises BadRequestError or NotFoundError."""
         if isinstance(data, DataSpec) and data.rows is not None:
@@ -185,18 +207,33 @@ class DataService:
         self._made.append(_Made(fields, data, tuple(map(weakref.ref, files)), preview))
         return preview
 
-    def uses(self, jobs: JobStore) -> Mapping[str, int]:
-        """How many jobs were started on each kept data set, by its digest."""
+    def uses(self, jobs: JobStore, of_batch: Callable[[str], str | None]) -> Mapping[str, int]:
+        """How many jobs were started on each kept data set, by its digest; `of_batch` tells which one a batch reads."""
         counts: Counter[str] = Counter()
         for job in jobs.search():
             if job.id not in self._needed:
                 try:
-                    self._needed[job.id] = tuple(set(jobs.spec(job.id).data.digests()))
+                    self._needed[job.id] = _digests(jobs, job, of_batch)
                 except DSPyUIError:
                     # Deleted meanwhile, or damaged: it uses nothing that could be told.
                     self._needed[job.id] = ()
             counts.update(self._needed[job.id])
         return counts
+
+
+def _digests(jobs: JobStore, job: Job, of_batch: Callable[[str], str | None]) -> tuple[str, ...]:
+    if job.kind == "batch":
+        upload = of_batch(job.id)
+        return () if upload is None else (upload,)
+    return tuple(set(jobs.spec(job.id).data.digests()))
+
+
+def _decoded(line: bytes) -> str:
+    """As far as one line alone tells; what is no text shows as such."""
+    try:
+        return line.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return line.decode("gb18030", "replace")
 
 
 def glance(table: RawTable) -> FileGlance:

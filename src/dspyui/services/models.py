@@ -211,7 +211,10 @@ class ModelService:
 def reasons(change: StageChange, text: Text) -> tuple[str, ...]:
     """Why a change was made, with what the gate said and what was typed, in the language of whoever reads it."""
     if change.by is not None:
-        return (text("ui.stage.replaced", version=change.by),)
+        replaced = text("ui.stage.replaced", version=change.by)
+        # Earlier DSPyUIs gave no other reason than that.
+        is_told = not change.why or change.why == f"replaced by version {change.by}"
+        return (replaced,) if is_told else (replaced, change.why)
     said = [text("ui.stage.rolled_back")] if change.kind == "rollback" else []
     said += [change.why] if change.why else []
     if change.gate is not None:

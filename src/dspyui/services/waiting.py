@@ -9,7 +9,7 @@ from pathlib import Path
 from dspyui.domain.base import Fault, Frozen
 from dspyui.domain.jobs import Job, JobStore, RecordState
 from dspyui.domain.runs import TrackingServer
-from dspyui.domain.traces import SpoolState, TraceSpool
+from dspyui.domain.traces import FULL_MARK, SpoolState, TraceSpool
 from dspyui.errors import DSPyUIError, FailedError, NotFoundError, UnavailableError
 from dspyui.services.record import TRACES, Piece, RecordService
 from dspyui.services.sender import Stop
@@ -25,11 +25,13 @@ class Waiting(Frozen):
 
     `size` is what the traces take on disk in bytes, `budget` how much they may before jobs are held up (0: no
     bound). Refused ones are set aside and not sent again by themselves. `oldest` is when the first of all was
-    written, UTC.
+    written, UTC. `later_traces` are those among the traces that belong to compiles which still run: they are sent when
+    these have ended.
     """
 
     records: int = 0
     traces: int = 0
+    later_traces: int = 0
     size: int = 0
     budget: int = 0
     oldest: datetime | None = None
@@ -40,6 +42,11 @@ class Waiting(Frozen):
     def is_empty(self) -> bool:
         """Whether nothing waits."""
         return not (self.records or self.traces)
+
+    @property
+    def can_be_sent(self) -> bool:
+        """Whether any of it can be sent now."""
+        return self.records > 0 or self.traces > self.later_traces
 
     @property
     def is_full(self) -> bool:
@@ -82,10 +89,15 @@ class WaitingService:
         found = Waiting(budget=self._settings.trace_budget)
         for job, state in self._all():
             try:
-                spool = self._spool.measure(self._jobs.folder(job.id) / TRACES)
+                folder = self._jobs.folder(job.id) / TRACES
+                spool = self._spool.measure(folder)
             except NotFoundError:
                 continue  # deleted since it was listed
             found = _with(found, job, state, spool)
+            # One that waits for room would wait for ever, so its traces are sent before its end.
+            if state.status == "pending" and _is_compiling(job) and not (folder / FULL_MARK).exists():
+                later = found.later_traces + spool.traces
+                found = found.model_copy(update={"later_traces": later})
         for folder in self._loose:
             found = _plus(found, self._spool.measure(folder))
         return found
@@ -165,6 +177,10 @@ class WaitingService:
             _log.exception("The record of job %s could not be sent", job_id)
             return FailedError("record.broken", job_id=job_id, problem=f"{type(exc).__name__}: {exc}")
         return UnavailableError("record.goes_on")
+
+
+def _is_compiling(job: Job) -> bool:
+    return job.kind == "compile" and not job.is_terminal
 
 
 def _with(found: Waiting, job: Job, state: RecordState, spool: SpoolState) -> Waiting:

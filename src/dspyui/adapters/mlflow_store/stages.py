@@ -259,7 +259,8 @@ class StageMove:
             at=datetime.now(UTC),
             from_stage=stage,
             to_stage="Archived",
-            why=f"replaced by version {holder.version}",
+            # Whoever looks at the version that went asks for the reason too, and most of all after a rollback.
+            why=came[-1].why if came else "",
             kind="replaced",
             by=int(holder.version),
         )

@@ -39,6 +39,9 @@ class WaitingCard:
         if found.is_full:
             said = text("ui.waiting.full", budget=formats.size(found.budget))
             marked(tag("p", said, "d-warning"), "waiting-full")
+        if found.later_traces:
+            said = text("ui.waiting.later", count=found.later_traces)
+            marked(tag("p", said, "d-hint"), "waiting-later")
         with facts():
             fact(text("ui.waiting.records"), formats.count(found.records))
             fact(text("ui.waiting.traces"), formats.count(found.traces))
@@ -65,7 +68,7 @@ class WaitingCard:
                 tag("p", reason.sentence(text.language), "d-warning d-break")
 
     def _allow(self) -> None:
-        self._button.set_enabled(not self._found.is_empty)
+        self._button.set_enabled(self._found.can_be_sent)
 
     async def _look(self) -> None:
         try:

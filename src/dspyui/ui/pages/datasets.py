@@ -12,7 +12,8 @@ from nicegui.events import UploadEventArguments
 
 from dspyui.domain.tables import RawTable
 from dspyui.domain.uploads import UploadInfo
-from dspyui.errors import DSPyUIError
+from dspyui.errors import BadRequestError, DSPyUIError
+from dspyui.i18n import Text
 from dspyui.services import Services
 from dspyui.ui import formats
 from dspyui.ui.background import Loaded, notify_error, off_loop
@@ -25,6 +26,7 @@ from dspyui.ui.elements import (
     box,
     button,
     card,
+    code,
     confirmed,
     control,
     dialog,
@@ -56,9 +58,13 @@ class _Kept:
 
 @dataclass(frozen=True, slots=True)
 class _One:
+    """A data set with its rows, or, when they cannot be read, with the reason and the lines where that shows."""
+
     info: UploadInfo
-    table: RawTable
     uses: int
+    table: RawTable | None
+    error: DSPyUIError | None = None
+    lines: Sequence[tuple[int, str]] = ()
 
 
 def datasets_page(services: Services) -> None:
@@ -76,7 +82,11 @@ def datasets_page(services: Services) -> None:
 
 
 def _read_all(services: Services) -> _Kept:
-    return _Kept(services.uploads.search(), services.data.uses(services.job_store), services.folder.free())
+    return _Kept(
+        services.uploads.search(),
+        services.data.uses(services.job_store, services.batches.upload),
+        services.folder.free(),
+    )
 
 
 class _SetList:
@@ -180,7 +190,8 @@ async def delete_after_asking(page: Page, info: UploadInfo) -> bool:
     """Say which jobs would miss it, ask once, then delete. Tells whether it is gone."""
     text = page.text
     # Counted now: jobs may have started since the page was read.
-    counted = await off_loop(page.services.data.uses, page.services.job_store)
+    services = page.services
+    counted = await off_loop(services.data.uses, services.job_store, services.batches.upload)
     uses = counted.get(info.digest, 0)
     rows = "–" if info.rows is None else formats.count(info.rows)
     body = text("ui.datasets.delete_body", name=info.name, rows=rows)
@@ -189,7 +200,7 @@ async def delete_after_asking(page: Page, info: UploadInfo) -> bool:
     if not await confirmed(text, text("ui.datasets.delete_title"), body, text("ui.common.delete")):
         return False
     try:
-        await off_loop(page.services.uploads.delete, info.digest)
+        await off_loop(services.uploads.delete, info.digest)
     except DSPyUIError as exc:
         notify_error(exc, text)
         return False
@@ -243,8 +254,14 @@ def dataset_page(services: Services, digest: str) -> None:
 
 def _read_one(services: Services, digest: str) -> _One:
     info = services.uploads.get(digest)
-    uses = services.data.uses(services.job_store).get(digest, 0)
-    return _One(info, services.data.kept_table(info), uses)
+    uses = services.data.uses(services.job_store, services.batches.upload).get(digest, 0)
+    try:
+        return _One(info, uses, services.data.kept_table(info))
+    except BadRequestError as exc:
+        # A batch passes over rows that are broken, and so such a file may have been kept.
+        line = exc.values.get("line")
+        lines = services.data.raw_lines(info, near=line if isinstance(line, int) else 1)
+        return _One(info, uses, None, exc, lines)
 
 
 def _draw_one(page: Page, one: _One) -> None:
@@ -274,18 +291,30 @@ def _draw_one(page: Page, one: _One) -> None:
                 kind="quiet",
             )
         with facts():
-            fact(text("ui.datasets.rows"), formats.count(len(table.rows)))
-            fact(text("ui.datasets.columns"), named_columns(text, table.columns))
-            fact(text("ui.datasets.format"), format_label(table.format, table.encoding))
+            if table is not None:
+                fact(text("ui.datasets.rows"), formats.count(len(table.rows)))
+                fact(text("ui.datasets.columns"), named_columns(text, table.columns))
+                fact(text("ui.datasets.format"), format_label(table.format, table.encoding))
             fact(text("ui.datasets.size"), formats.size(info.size))
             tag("span", text("ui.datasets.when"), "k")
             with box("v"):
                 time_of(datetime.fromisoformat(info.at), page.visitor)
             fact(text("ui.datasets.used"), formats.count(one.uses))
             fact(text("ui.datasets.digest"), info.digest)
-    shown = list(islice(table.rows, HEAD_ROWS))
-    with card(text("ui.datasets.preview", count=len(shown)), mark="dataset-rows"):
-        head_table(text, shown, table.columns)
+    if table is not None:
+        shown = list(islice(table.rows, HEAD_ROWS))
+        with card(text("ui.datasets.preview", count=len(shown)), mark="dataset-rows"):
+            head_table(text, shown, table.columns)
+    elif one.error is not None:
+        _draw_broken(text, one.error, one.lines)
+
+
+def _draw_broken(text: Text, error: DSPyUIError, lines: Sequence[tuple[int, str]]) -> None:
+    problem(text, sentence(error, text), mark="dataset-problem")
+    tag("p", text("ui.datasets.broken_lead"), "d-note")
+    if lines:
+        with card(text("ui.datasets.lines"), mark="dataset-lines"):
+            code("\n".join(f"{number}: {line}" for number, line in lines))
 
 
 async def _delete_one(page: Page, one: _One) -> None:
