@@ -11,7 +11,7 @@ server on SQLite, every side with an empty cache and in processes of its own:
 - `mlflow`: bare DSPy with MLflow's own autologging in a Run, until its exporter has been flushed.
 
 Then 64 calls at once and 20 ms, traced: how many traces are stored in a second, beside what the server takes when the
-same number of finished traces is posted over OTLP and nothing else happens. What is stored is counted through MLflow's
+same number of finished traces is posted over OTLP and nothing else happens, before and after. What is stored is counted through MLflow's
 own client: every output's trace id exactly once, with spans, tokens and the link to its Run. All sides must make as
 many calls as there are rows. Start and imports are not counted. Progress goes to stderr; the last line on stdout is
 one JSON object. Exit code 1: target missed.
@@ -217,7 +217,7 @@ def otlp_alone(tracking: Tracking, rows: int, parent: Path) -> float:
     from dspyui.domain.runs import RunLink
     from dspyui.settings import Settings
 
-    folder = parent / "alone"
+    folder = Path(tempfile.mkdtemp(prefix="alone-", dir=parent))
     sink = FileTraceSink(folder)
     for number in range(rows):
         sink.write(a_trace(number))
@@ -225,7 +225,7 @@ def otlp_alone(tracking: Tracking, rows: int, parent: Path) -> float:
     settings = Settings.load(parent / "no.env", {**os.environ, "MLFLOW_TRACKING_URI": tracking.address})
     prepare_environment(settings)
     connection = Connection(tracking.address, settings)
-    experiment = connection.client.create_experiment("alone")
+    experiment = connection.client.create_experiment(folder.name)
     run = connection.client.create_run(experiment)
     link = RunLink(run_id=run.info.run_id, experiment_id=experiment, url="")
     begin = time.perf_counter()
@@ -313,12 +313,15 @@ def many(lm: FakeLM, tracking: Tracking, rows: int, parent: Path) -> dict[str, A
     """Many short calls: traces stored in a second, beside what the server takes at all."""
     calls, lm.seconds = SHORT
     request = {"lm": lm.address, "tracking": tracking.address, "rows": rows, "calls": calls}
-    alone = otlp_alone(tracking, rows, parent)
+    # Before and after: a busy machine slows what it is compared with as much.
+    before = otlp_alone(tracking, rows, parent)
     made = run_ours(request, parent, traced=True)
-    rate = rows / made["seconds"]
+    after = otlp_alone(tracking, rows, parent)
+    rate, alone = rows / made["seconds"], 2 / (1 / before + 1 / after)
     told = {
         "stored_per_second": round(rate, 1),
         "otlp_alone_per_second": round(alone, 1),
+        "otlp_alone_each": [round(before, 1), round(after, 1)],
         "share": round(rate / alone, 3),
         **stored(tracking, made),
     }
