@@ -245,6 +245,16 @@ def test_a_file_with_its_split_and_other_columns_fits(
     fits(page, size)
 
 
+def test_a_missing_key_comes_into_view_and_nothing_covers_the_button(shown: Shown, open_page):
+    page = open_page(shown.address, "/?lang=en&start=tickets", viewport=VIEWPORTS["phone"]).page
+    missing = page.get_by_test_id("form-problem-0")
+    expect(missing).to_contain_text("OPENAI_API_KEY")
+    expect(missing).not_to_be_in_viewport()
+    page.get_by_test_id("compile").click()
+    expect(missing).to_be_in_viewport()
+    expect(page.locator(".q-notification")).to_have_count(0)
+
+
 def test_times_are_the_visitors_own_from_the_first_look(shown: Shown, open_page):
     where = (
         "Asia/Kolkata" if datetime.now().astimezone().utcoffset() == timedelta(hours=8) else "Asia/Shanghai"

@@ -930,6 +930,14 @@ async def test_what_a_compile_will_ask_and_cost_stands_beside_the_button(user: U
     await until(lambda: not exists(user, marker="estimate"))
 
 
+async def test_the_role_of_a_missing_key_is_told_in_the_visitors_words(user: User):
+    await user.open("/?start=tickets&lang=zh")
+    await until(sees(user, marker="form-problem-0"))
+    said = words(user, "form-problem-0")
+    assert "OPENAI_API_KEY" in said
+    assert "角色：任务模型" in said
+
+
 async def test_a_program_without_a_name_is_asked_for_one_and_called_after_its_file(user: User, tmp_path):
     await user.open("/")
     await until(sees(user, marker="form-ready"))
