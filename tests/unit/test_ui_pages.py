@@ -514,6 +514,36 @@ async def test_registering_into_production_asks_for_what_the_gate_wants(user: Us
     assert world.registry.get_version("抽取", 2).history[-1].gate.confirmed == "抽取"
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "said"),
+    [
+        (0.304, 0.668, "Not rounded: 0.3040 → 0.6680, +0.3640."),
+        (0.668, 0.304, "Not rounded: 0.6680 → 0.3040, −0.3640."),
+        (0.25, 0.75, None),
+    ],
+)
+async def test_figures_that_look_like_wrong_arithmetic_are_told_unrounded(
+    user: User, world: World, before, after, said
+):
+    job_id = world.done()
+    made = world.jobs.find_result(job_id)
+    world.jobs.write_result(
+        job_id,
+        made.model_copy(
+            update={
+                "baseline": made.baseline.model_copy(update={"score": before}),
+                "optimised": made.optimised.model_copy(update={"score": after}),
+                "difference": made.difference.model_copy(update={"value": after - before}),
+            }
+        ),
+    )
+    await user.open(f"/jobs/{job_id}")
+    await until(sees(user, marker="result"))
+    assert exists(user, marker="rounded") == (said is not None)
+    if said is not None:
+        assert words(user, "rounded") == said
+
+
 @pytest.mark.parametrize("typed", ["", "  \n"])
 async def test_an_empty_input_is_asked_for_at_its_field(user: User, world: World, typed):
     await user.open(f"/jobs/{world.done()}")
