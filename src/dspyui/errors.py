@@ -42,13 +42,16 @@ class DSPyUIError(Exception):
 
 
 def said(values: Mapping[str, Any], language: Language) -> dict[str, Any]:
-    """The values of a sentence; one that is itself an error as data (`code` and `values`) becomes its sentence."""
-    return {
-        name: DSPyUIError(value["code"], **value["values"]).text(language)
-        if isinstance(value, Mapping) and value.keys() == {"code", "values"}
-        else value
-        for name, value in values.items()
-    }
+    """The values of a sentence; one that is itself an error as data (`code` and `values`) becomes its sentence, and the
+    role of a language model its word."""
+    return {name: _word(name, value, language) for name, value in values.items()}
+
+
+def _word(name: str, value: Any, language: Language) -> Any:
+    if isinstance(value, Mapping) and value.keys() == {"code", "values"}:
+        return DSPyUIError(value["code"], **value["values"]).text(language)
+    text = Text(language)
+    return text(f"role.{value}") if name == "role" and text.has(f"role.{value}") else value
 
 
 class BadRequestError(DSPyUIError):

@@ -163,7 +163,8 @@ def test_a_file_is_uploaded_and_compiled(shown: Shown, open_page, tmp_path: Path
     page.get_by_test_id("upload").locator("input[type=file]").set_input_files(tmp_path / "bad.csv")
     expect(page.get_by_test_id("upload-problem")).to_contain_text("line 3")
     expect(page.get_by_text("Data set: rows.csv")).to_have_count(0)
-    page.get_by_test_id("compile").click()
+    page.get_by_test_id("more").click()
+    page.get_by_test_id("save-spec").click()
     close = page.locator(".q-notification").get_by_role("button")
     expect(close).to_have_css("color", "rgb(255, 255, 255)")
     expect(page.locator(".q-notification")).to_have_css("background-color", "rgb(179, 38, 30)")
@@ -243,6 +244,16 @@ def test_a_file_with_its_split_and_other_columns_fits(
     expect(page.get_by_test_id("cell-0-split")).to_be_visible()
     expect(page.get_by_test_id("summary")).to_contain_text("20 / 0 / 10")
     fits(page, size)
+
+
+def test_a_missing_key_comes_into_view_and_nothing_covers_the_button(shown: Shown, open_page):
+    page = open_page(shown.address, "/?lang=en&start=tickets", viewport=VIEWPORTS["phone"]).page
+    missing = page.get_by_test_id("form-problem-0")
+    expect(missing).to_contain_text("OPENAI_API_KEY")
+    expect(missing).not_to_be_in_viewport()
+    page.get_by_test_id("compile").click()
+    expect(missing).to_be_in_viewport()
+    expect(page.locator(".q-notification")).to_have_count(0)
 
 
 def test_times_are_the_visitors_own_from_the_first_look(shown: Shown, open_page):

@@ -152,8 +152,8 @@ def test_help_lists_every_command(dspyui):
 
 
 USAGE = [
-    (["foo"], f"Name one of the commands: {', '.join(COMMANDS)}.", "dspyui"),
-    (["auth", "foo"], "Name one of the commands: hash.", "dspyui auth"),
+    (["foo"], f"There is no command 'foo'. Name one of the commands: {', '.join(COMMANDS)}.", "dspyui"),
+    (["auth", "foo"], "There is no command 'foo'. Name one of the commands: hash.", "dspyui auth"),
     (["version", "--foo"], "There is no option --foo here.", "dspyui version"),
     (["register", "--run", "r"], "--name is missing.", "dspyui register"),
 ]

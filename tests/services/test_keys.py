@@ -8,6 +8,7 @@ from dspyui.domain.lms import EmbedderSpec, LMRoles, LMSpec
 from dspyui.domain.providers import PROVIDERS as TABLE
 from dspyui.domain.providers import key_variables
 from dspyui.errors import BadRequestError
+from dspyui.i18n import LANGUAGES, Text
 from dspyui.services.keys import KeyRules
 from dspyui.settings import Settings
 from tests.api.world import World, spec
@@ -43,10 +44,11 @@ def test_variable_role_and_model_are_named(lms, environment, variable, role) -> 
     with pytest.raises(BadRequestError) as caught:
         KeyRules(environment).check(lms)
     assert (caught.value.values["variable"], caught.value.values["role"]) == (variable, role)
-    for said in (str(caught.value), caught.value.text("zh_CN")):
+    for language in LANGUAGES:
+        said = caught.value.text(language)
         assert variable in said
-        assert role in said
-        assert str(caught.value.values["model"]) in said
+        assert Text(language)(f"role.{role}") in said
+    assert f"：{role}）" not in caught.value.text("zh_CN")
 
 
 @pytest.mark.parametrize(

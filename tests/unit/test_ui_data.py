@@ -381,6 +381,27 @@ async def test_it_is_told_what_difference_the_test_rows_can_show(user: User):
     assert "5 have to get better (a gain of 0.14)" in words(user, "can-show")
 
 
+async def test_several_columns_can_be_outputs(user: User):
+    await open_file_tab(user)
+    rows = "".join(f"m{n},p{n},{n}\n" for n in range(30))
+    await upload(user, "rows.csv", f"message,product,count\n{rows}".encode())
+    await until(sees(user, marker="columns-to-fields"))
+    user.find(marker="columns-to-fields").click()
+    await until(sees(user, marker="output-columns"))
+    chosen = element(user, "output-columns")
+    assert chosen.value == ["count"]  # type: ignore[attr-defined]
+    for wrong in ([], ["message", "product", "count"]):
+        chosen.set_value(wrong)  # type: ignore[attr-defined]
+        user.find(marker="outputs-confirm").click()
+        await until(lambda: "at least one" in str(chosen.error))  # type: ignore[attr-defined]
+    chosen.set_value(["product", "count"])  # type: ignore[attr-defined]
+    user.find(marker="outputs-confirm").click()
+    await until(
+        lambda: any("Inputs: message. Output: product, count." in said for said in user.notify.messages)
+    )
+    await until(sees(user, marker="form-ready"))
+
+
 async def test_columns_become_the_fields_and_say_the_split(user: User, world: World):
     await open_file_tab(user)
     rows = "".join(f"m{n},{'train' if n < 8 else 'Test'},p{n}\n" for n in range(30))

@@ -129,7 +129,6 @@ async def test_what_needs_an_embedder_starts_from_the_form_with_the_bundled_one(
     await until(sees(user, marker="form-problem-0"))
     assert "embed" in words(user, "form-problem-0")
     user.find(marker="compile").click()
-    await until(lambda: any("embed" in said for said in user.notify.messages))
     element(user, "lm-embedder-own").set_value(True)  # type: ignore[attr-defined]
     await until(sees(user, marker="lm-embedder-model"))
     user.find(marker="lm-embedder-model").clear().type("local/smollm2-135m")

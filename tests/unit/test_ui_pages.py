@@ -514,6 +514,36 @@ async def test_registering_into_production_asks_for_what_the_gate_wants(user: Us
     assert world.registry.get_version("抽取", 2).history[-1].gate.confirmed == "抽取"
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "said"),
+    [
+        (0.304, 0.668, "Not rounded: 0.3040 → 0.6680, +0.3640."),
+        (0.668, 0.304, "Not rounded: 0.6680 → 0.3040, −0.3640."),
+        (0.25, 0.75, None),
+    ],
+)
+async def test_figures_that_look_like_wrong_arithmetic_are_told_unrounded(
+    user: User, world: World, before, after, said
+):
+    job_id = world.done()
+    made = world.jobs.find_result(job_id)
+    world.jobs.write_result(
+        job_id,
+        made.model_copy(
+            update={
+                "baseline": made.baseline.model_copy(update={"score": before}),
+                "optimised": made.optimised.model_copy(update={"score": after}),
+                "difference": made.difference.model_copy(update={"value": after - before}),
+            }
+        ),
+    )
+    await user.open(f"/jobs/{job_id}")
+    await until(sees(user, marker="result"))
+    assert exists(user, marker="rounded") == (said is not None)
+    if said is not None:
+        assert words(user, "rounded") == said
+
+
 @pytest.mark.parametrize("typed", ["", "  \n"])
 async def test_an_empty_input_is_asked_for_at_its_field(user: User, world: World, typed):
     await user.open(f"/jobs/{world.done()}")
@@ -928,6 +958,14 @@ async def test_what_a_compile_will_ask_and_cost_stands_beside_the_button(user: U
     await until(lambda: "unknown" in words(user, "estimate"))
     user.find(marker="inputs-0-name").clear().type("class")
     await until(lambda: not exists(user, marker="estimate"))
+
+
+async def test_the_role_of_a_missing_key_is_told_in_the_visitors_words(user: User):
+    await user.open("/?start=tickets&lang=zh")
+    await until(sees(user, marker="form-problem-0"))
+    said = words(user, "form-problem-0")
+    assert "OPENAI_API_KEY" in said
+    assert "角色：任务模型" in said
 
 
 async def test_a_program_without_a_name_is_asked_for_one_and_called_after_its_file(user: User, tmp_path):

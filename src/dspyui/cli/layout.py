@@ -11,6 +11,8 @@ from typer.core import TyperCommand, TyperGroup
 from dspyui.i18n import Text
 
 MAX_WIDTH = 100
+# Under this key a context knows the name of a command that there is not.
+UNKNOWN = "dspyui.unknown_command"
 # No line of Chinese begins with one of these.
 _CLOSING = "，。；：！？）】」、…"
 
@@ -115,9 +117,21 @@ def _name(param: Any) -> str:
     return f"{', '.join(param.opts)}{value}"
 
 
+class _Names:
+    """Mixed into the group's class: notes a name that no command has, which typer tells only within a sentence."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """The command that the first argument names."""
+        group: Any = super()
+        ctx.meta[UNKNOWN] = args[0]
+        found = group.resolve_command(ctx, args)
+        del ctx.meta[UNKNOWN]
+        return found
+
+
 @cache
 def classes(text: Text) -> tuple[type[TyperCommand], type[TyperGroup]]:
     """The command and the group class that speak one language."""
     command = type("Command", (_Help, TyperCommand), {"text": text})
-    group = type("Group", (_Help, TyperGroup), {"text": text})
+    group = type("Group", (_Help, _Names, TyperGroup), {"text": text})
     return command, group

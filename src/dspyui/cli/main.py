@@ -31,7 +31,7 @@ from dspyui.cli import (
 from dspyui.cli import compile as compile_command
 from dspyui.cli.console import Console
 from dspyui.cli.flags import Flags, checked_language
-from dspyui.cli.layout import classes
+from dspyui.cli.layout import UNKNOWN, classes
 from dspyui.cli.stop import Stopped
 from dspyui.errors import DSPyUIError
 from dspyui.i18n import Language, Text, language_of, system_language
@@ -133,7 +133,10 @@ def _usage_error(console: Console, exc: TyperException) -> int:
         message = text("cli.usage.no_command")
     elif kind == "UsageError" and isinstance(getattr(exc, "cmd", None), TyperGroup):
         known = ", ".join(context.command.commands)
+        unknown = context.meta.get(UNKNOWN)
         message = text("cli.usage.command", known=known)
+        if unknown is not None:
+            message = text("cli.usage.unknown_command", name=unknown, known=known)
     elif kind == "NoSuchOption":
         message = text("cli.usage.no_option", option=getattr(exc, "option_name", ""))
     elif kind == "MissingParameter":

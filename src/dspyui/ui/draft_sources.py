@@ -1,7 +1,7 @@
 """Where the drafts of the compile form come from: a spec, the visitor's storage, a file's columns, or nothing. Pure."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import fields
 from pathlib import PurePath
 from typing import Any
@@ -169,8 +169,16 @@ def name_of_file(data: DataDraft) -> str:
     return " ".join(words.split())[:MAX_PROGRAM_NAME]
 
 
-def fields_from_columns(draft: CompileDraft, columns: Sequence[str]) -> None:
-    """Make the fields those of a file: its last column is the output, all others are inputs.
+def field_columns(draft: CompileDraft, columns: Sequence[str]) -> list[str]:
+    """The columns of a file that may become fields: all but the one that says the split."""
+    data = draft.data
+    return [name for name in columns if data.dealing != "column" or name != data.split_column]
+
+
+def fields_from_columns(
+    draft: CompileDraft, columns: Sequence[str], outputs: Collection[str] | None = None
+) -> None:
+    """Make the fields those of a file: `outputs` (else its last column) are the outputs, all others are inputs.
 
     A column whose name no field can have gives its field a name like it, and stays mapped to it. A program without a
     name is called after the file.
@@ -179,13 +187,14 @@ def fields_from_columns(draft: CompileDraft, columns: Sequence[str]) -> None:
     for made in draft.all_fields():
         draft.remove_field("inputs" if made in draft.inputs else "outputs", made)
     data = draft.data
-    used = [name for name in columns if data.dealing != "column" or name != data.split_column]
+    used = field_columns(draft, columns)
+    expected = set(used[-1:] if outputs is None else outputs)
     taken: set[str] = set()
-    for number, column in enumerate(used, start=1):
+    for column in used:
         name = field_name_for(column, taken)
         taken.add(name)
         made = draft.new_field(name=name)
-        draft.side("outputs" if number == len(used) else "inputs").append(made)
+        draft.side("outputs" if column in expected else "inputs").append(made)
         if name != column:
             data.columns[made.key] = column
     draft.metric_fields = [made.key for made in draft.outputs]

@@ -1,7 +1,7 @@
 """Where the rows come from: a file, or the grid; how they are split; and what came of reading them."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final, ParamSpec, TypeVar
 
 from nicegui import ui
@@ -23,7 +23,7 @@ from dspyui.ui.components.file_picker import FilePicker
 from dspyui.ui.components.form import Form
 from dspyui.ui.components.grid import GRID_LIMIT, RowGrid
 from dspyui.ui.draft_problems import OPEN_CODES, problems
-from dspyui.ui.draft_sources import cells_of, fields_from_columns
+from dspyui.ui.draft_sources import cells_of, field_columns, fields_from_columns
 from dspyui.ui.elements import (
     Region,
     box,
@@ -31,6 +31,7 @@ from dspyui.ui.elements import (
     card,
     control,
     dialog,
+    dialog_actions,
     help_link,
     labelled,
     marked,
@@ -145,14 +146,39 @@ class DataPanel:
         if data.dealing == "shares" and (column := guess_split_column(self._columns)):
             data.dealing, data.split_column = "column", column
             self.split.draw()
+        columns = field_columns(self._form.draft, self._columns)
+        if len(columns) > 2:
+            self._ask_outputs(columns)
+        else:
+            self._make_fields(columns[-1:])
+
+    def _ask_outputs(self, columns: list[str]) -> None:
+        """Which columns hold what is expected; the last one, if nothing else is said."""
+        text = self._text
+        with dialog() as made:
+            tag("h2", text("ui.data.to_fields"))
+            with labelled(text("ui.data.outputs"), text("ui.data.outputs_help")):
+                chosen = ui.select(columns, multiple=True, value=columns[-1:]).props("use-chips")
+                control(chosen, text("ui.data.outputs"), "output-columns")
+
+            def take() -> None:
+                if not 0 < len(chosen.value) < len(columns):
+                    chosen.error = text("ui.data.outputs_wrong")
+                    return
+                made.close()
+                self._make_fields(chosen.value)
+
+            dialog_actions(text, made, text("ui.data.to_fields"), take, mark="outputs")
+
+    def _make_fields(self, outputs: Sequence[str]) -> None:
         draft = self._form.draft
-        fields_from_columns(draft, self._columns)
+        fields_from_columns(draft, self._columns, outputs)
         self._form.touch_shape()
         # Their cards are further up, mostly out of sight.
-        inputs, outputs = (
+        inputs, expected = (
             ", ".join(field.name for field in fields) for fields in (draft.inputs, draft.outputs)
         )
-        ui.notify(self._text("ui.data.fields_made", inputs=inputs, outputs=outputs), type="positive")
+        ui.notify(self._text("ui.data.fields_made", inputs=inputs, outputs=expected), type="positive")
 
     async def _to_grid(self) -> None:
         form = self._form

@@ -1,6 +1,7 @@
 """Beside the compile form: what will be compiled, in short, and what still keeps it from being compiled."""
 
 from functools import partial
+from typing import Final
 
 from nicegui import ui
 
@@ -20,6 +21,9 @@ from dspyui.ui.draft_problems import Problem, problems
 from dspyui.ui.elements import Region, box, button, card, fact, facts, marked, sentence, tag
 from dspyui.ui.form_start import keep_draft
 from dspyui.ui.visitor import who
+
+_SHOW_PROBLEM: Final = """
+document.querySelector('[data-testid=form-problem-0]')?.scrollIntoView({block: 'center', behavior: 'smooth'})"""
 
 
 class Rail:
@@ -155,7 +159,8 @@ class Rail:
         form, text = self._form, self._form.text
         await self._check()
         if self._problems:
-            notify_error(self._problems[0].error, text)
+            # It stands in the summary, which on a phone is far away; a toast would say it once more, over the button.
+            ui.run_javascript(_SHOW_PROBLEM)
             return
         if self.button is not None:
             self.button.props("loading")

@@ -53,6 +53,7 @@ def scores_card(text: Text, result: CompileResult, spec: CompileSpec) -> None:
             marked(optimised, "evaluation-score")
             _difference(text, result, spec)
         _certainty(text, result)
+        _rounded(text, result)
         if spec.lms.task.is_local and spec.optimizer.kind != "none":
             marked(tag("p", text("ui.result.small_model"), "d-note"), "small-model")
         _essentials(text, result, spec)
@@ -119,6 +120,16 @@ def _certainty(text: Text, result: CompileResult) -> None:
         said.append(text("ui.result.repeats", repeats=result.repeats))
     if said:
         marked(tag("p", text.in_a_row(said), "d-note"), "certainty")
+
+
+def _rounded(text: Text, result: CompileResult) -> None:
+    """Where rounding makes the figures look like wrong arithmetic, the same with more places."""
+    before, after, difference = result.baseline.score, result.optimised.score, result.improvement
+    shown = float(formats.score(after)) - float(formats.score(before))
+    if formats.signed(shown) != formats.signed(difference):
+        values = {"before": f"{before:.4f}", "after": f"{after:.4f}", "difference": f"{difference:+.4f}"}
+        said = text("ui.result.rounded", **values).replace("-", "−")
+        marked(tag("p", said, "d-note"), "rounded")
 
 
 def _by_field(text: Text, result: CompileResult) -> None:
