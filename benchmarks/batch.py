@@ -11,10 +11,10 @@ server on SQLite, every side with an empty cache and in processes of its own:
 - `mlflow`: bare DSPy with MLflow's own autologging in a Run, until its exporter has been flushed.
 
 Then 64 calls at once and 20 ms, traced: how many traces are stored in a second, beside what the server takes when the
-same number of finished traces is posted over OTLP and nothing else happens, before and after. What is stored is counted through MLflow's
-own client: every output's trace id exactly once, with spans, tokens and the link to its Run. All sides must make as
-many calls as there are rows. Start and imports are not counted. Progress goes to stderr; the last line on stdout is
-one JSON object. Exit code 1: target missed.
+same number of finished traces is posted over OTLP and nothing else happens, before and after. What is stored is counted
+through MLflow's own client: every output's trace id exactly once, with spans, tokens and the link to its Run. All sides
+must make as many calls as there are rows. Start and imports are not counted. Progress goes to stderr; the last line on
+stdout is one JSON object. Exit code 1: target missed.
 """
 
 import argparse

@@ -382,6 +382,7 @@ def _helping_engine(
         if not batch.is_shareable:
             raise BadRequestError("sharing.not_shareable")
         rules.check(batch.lms)
+        rules.check_reach(batch.lms)
     settings.keys.mark_secret(secret_variables(batch.lms))
     with closing(_engine(settings, batch.lms, None, gate=gate)) as engine:
         yield engine

@@ -294,7 +294,8 @@ class Redactor:
             for form in _forms(name, value, dict(given))
         }
         for name, value in given:
-            if address := _ADDRESS.match(value):
+            # A password that is the user's or the database's name too is a trial's, and a word like any other.
+            if (address := _ADDRESS.match(value)) and address[1] not in value.replace(f":{address[1]}@", "@"):
                 found.update(_forms(name, unquote(address[1]), {}))
         # Longest first: a secret may be the beginning of another.
         forms = sorted(found, key=len, reverse=True)

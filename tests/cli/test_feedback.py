@@ -54,7 +54,7 @@ def test_an_opinion_is_kept_changed_and_shown(dspyui, world, trace_id):
     assert dspyui("feedback", trace_id, "--lang", "zh_CN").out.startswith("正确。")
     other = world.feedback.call({})
     world.services.feedback.send()
-    assert dspyui("feedback", other).out == "You have said nothing of this call yet.\n"
+    assert dspyui("feedback", other).out == "You have said nothing about this call yet.\n"
 
 
 @pytest.mark.parametrize(

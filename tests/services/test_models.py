@@ -145,7 +145,10 @@ def test_a_promotion_that_was_decided_on_against_another_holder_is_refused(model
 @pytest.mark.parametrize(
     ("make", "reason"),
     [
-        (lambda made: made([0.5] * 12, metric={"kind": "contains"}), "different metrics (exact_match ≠ contains)"),
+        (
+            lambda made: made([0.5] * 12, metric={"kind": "contains"}),
+            "different metrics (exact_match ≠ contains)",
+        ),
         (lambda made: made(GOOD, optimizer={"kind": "none"}, first=50), "no scored test row in common"),
     ],
 )

@@ -39,9 +39,10 @@ def postgres(tmp_path):
 class Team:
     """Machines: each a data folder of its own, all with the address of one database."""
 
-    def __init__(self, folder: Path, address: str) -> None:
+    def __init__(self, folder: Path, address: str, model: str) -> None:
         self.folder = folder
         self.address = address
+        self.model = model
         self._started: list[subprocess.Popen[str]] = []
 
     def environment(self, machine, **settings):
@@ -66,6 +67,8 @@ class Team:
         return process
 
     def worker(self, machine, *arguments, **settings):
+        # The fake model's address is the same server on all of these machines.
+        settings = {"DSPYUI_KEY_ADDRESSES": self.model, **settings}
         process = self.start(machine, "worker", *arguments, **settings)
         wait_until(lambda: "Waiting for batches" in self.said(machine), seconds=60)
         return process
@@ -103,7 +106,7 @@ class Team:
 @pytest.fixture
 def team(tmp_path, server, postgres):
     (tmp_path / "things.json").write_text(program(server.base_url).to_json())
-    made = Team(tmp_path, postgres.new_database())
+    made = Team(tmp_path, postgres.new_database(), server.base_url)
     yield made
     made.close()
 
@@ -238,11 +241,11 @@ def test_a_machine_without_the_key_leaves_the_batch_to_the_others(team, server, 
     made = program(server.base_url, api_key_env="TEAM_KEY")
     (tmp_path / "things.json").write_text(made.to_json())
     key = {"TEAM_KEY": "a-key-of-the-team"}
-    none, elsewhere = team.worker("none"), team.worker("elsewhere", **key)
-    allowed = team.worker("allowed", **key, DSPYUI_KEY_ADDRESSES=server.base_url)
+    none, elsewhere = team.worker("none"), team.worker("elsewhere", **key, DSPYUI_KEY_ADDRESSES="")
+    allowed = team.worker("allowed", **key)
     code, answer = ended(team.batch("--concurrency", "12", **key))
     assert (code, answer["success_count"]) == (0, 60), answer
-    assert "cannot be helped with from here" in team.said("none")
+    assert "This machine cannot help with batch" in team.said("none")
     assert "TEAM_KEY" in team.said("none")
     # Whoever can write to the database must not be sent this machine's keys.
     assert server.base_url in team.said("elsewhere")

@@ -105,3 +105,21 @@ def test_the_servers_log_hides_what_is_typed_in_later(both: Settings) -> None:
     line = formatter.format(record)
     assert "said ***" in line
     assert "ValueError: no: ***" in line
+
+
+def test_the_password_in_an_address_is_hidden_wherever_it_stands():
+    environment = {"DSPYUI_DATABASE_URL": "postgresql://ann:s3cret-%40word@db.example:5432/batches"}
+    said = redact(
+        "s3cret-%40word, and s3cret-@word as it is; postgresql://ann:s3cret-%40word@db.example", environment
+    )
+    assert "s3cret" not in said
+    assert "db.example" in said
+
+
+def test_a_trials_password_tears_no_words_apart():
+    environment = {"DSPYUI_DATABASE_URL": "postgresql://postgres:postgres@127.0.0.1/postgres"}
+    assert redact("postgresql runs as postgres", environment) == "postgresql runs as postgres"
+    assert (
+        redact("at postgresql://postgres:postgres@127.0.0.1/x", environment)
+        == "at postgresql://postgres:***@127.0.0.1/x"
+    )

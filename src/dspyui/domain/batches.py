@@ -274,6 +274,10 @@ class RowOutcome:
     traced: bool = False
     reused: bool = False
 
+    def is_whole(self, *, scored: bool) -> bool:
+        """Whether it has an answer, and a score when it is to have one. Anything less may come of a stop."""
+        return self.error is None and (self.score is not None or not scored)
+
 
 class BatchTotals(Frozen):
     """The figures over all rows of a log, exact however often it was taken up again."""

@@ -5,7 +5,7 @@ disk. A row that was answered is never handed out again, whoever dies.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Final, Protocol, Self
 
@@ -23,9 +23,13 @@ CHUNK_CALLS: Final = 4
 
 
 class SharedBatch(Frozen):
-    """What a helper has to know. `total` counts the rows; `columns` are the input's; `trace_share` None: no trace."""
+    """What a helper has to know. `total` counts the rows; `columns` are the input's; `trace_share` None: no trace.
+
+    `made_by` is the version of DSPyUI that reads the answers: another one may mean something else by them.
+    """
 
     id: str
+    made_by: str
     total: int
     spec: BatchSpec
     model: BatchModel
@@ -69,10 +73,14 @@ class SharedRow(Frozen):
 
 
 class Chunk(Frozen):
-    """Rows that one worker has taken: those of them that are not answered yet, to be asked so many calls at once."""
+    """Rows that one worker has taken: those of them that are not answered yet, to be asked so many calls at once.
+
+    `claim` tells this taking from an earlier or later one of the same rows.
+    """
 
     batch_id: str
     number: int
+    claim: str
     calls: int
     rows: tuple[SharedRow, ...]
 
@@ -173,12 +181,16 @@ class WorkerSeat(Protocol):
         """The batch, or None when it is gone."""
         ...
 
-    def claim(self, batch_id: str) -> Chunk | None:
-        """A chunk nobody works on, the first ones first; None when there is none, or this worker has its share."""
+    def claim(self, batch_id: str, *, held: Collection[int], calls: int) -> Chunk | None:
+        """A chunk nobody works on, the first ones first; None when there is none, or this worker has its share.
+
+        `held` are the numbers of the chunks that this worker really works on: any other that the database takes for
+        its own (the answer to a claim was lost) is free again. `calls` is the most calls at once that it has left.
+        """
         ...
 
     def answer(self, chunk: Chunk, answer: Answer) -> None:
-        """Bring an answer back. One that is there already stays as it is."""
+        """Bring an answer back. One that is there already, and that the host does not have yet, stays as it is."""
         ...
 
     def give_back(self, chunk: Chunk, *, done: bool) -> None:
@@ -206,12 +218,12 @@ class BatchBoard(Protocol):
     def host(self, batch: SharedBatch) -> AbstractContextManager[HostSeat]:
         """Offer a batch, or go on with one of the same id.
 
-        Raises UnavailableError, and ConflictError when it has a host.
+        Raises UnavailableError, FailedError when the database refuses, and ConflictError when it has a host.
         """
         ...
 
     def work(self, name: str) -> AbstractContextManager[WorkerSeat]:
-        """Join as a worker of a name that people read. Raises UnavailableError."""
+        """Join as a worker of a name that people read. Raises UnavailableError, FailedError when it is refused."""
         ...
 
     def forget(self, batch_id: str) -> None:

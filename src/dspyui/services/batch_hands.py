@@ -19,11 +19,11 @@ from dspyui.services.batch_rows import RowAsker, Tracing, trace_tags
 class Desk:
     """Where whoever asks rows brings them back. Thread-safe.
 
-    `put` takes a finished row, and raises what ends the batch; `give_up` takes what has ended it; `is_stopped` tells
-    whether anything has. `is_known` tells whether the row of an index is finished and on disk.
+    `put` takes a finished row, says whether it is on disk now, and raises what ends the batch; `give_up` takes what has
+    ended it; `is_stopped` tells whether anything has. `is_known` tells whether a row is finished and on disk.
     """
 
-    put: Callable[[RowOutcome], None]
+    put: Callable[[RowOutcome], bool]
     give_up: Callable[[BaseException], None]
     is_stopped: Callable[[], bool]
     is_known: Callable[[int], bool]
@@ -59,7 +59,7 @@ class Hands(Protocol):
     """A crew at work."""
 
     def take(self, row: InputRow) -> None:
-        """A row that is not finished. Returns at once."""
+        """A row that is not finished. Returns before it is asked."""
         ...
 
     def finish(self) -> None:

@@ -138,9 +138,9 @@ class BatchRun:
         )
 
     def _desk(self, log: ResultLog) -> Desk:
-        def put(outcome: RowOutcome) -> None:
+        def put(outcome: RowOutcome) -> bool:
             with self._lock:
-                self._finish(outcome, log)
+                return self._finish(outcome, log)
 
         def is_known(index: int) -> bool:
             with self._lock:
@@ -185,15 +185,16 @@ class BatchRun:
             self._stop = self._stop or problem
         self._crew.stop()
 
-    def _finish(self, outcome: RowOutcome, log: ResultLog) -> None:
-        if self._stop is not None and outcome.error is not None:
-            return  # no mistake of the row's: it is asked again when the batch goes on
+    def _finish(self, outcome: RowOutcome, log: ResultLog) -> bool:
+        """Whether the row is on disk."""
+        if self._stop is not None and not outcome.is_whole(scored=self._spec.metric is not None):
+            return False  # no mistake of the row's: it is asked again when the batch goes on
         for _row in range(log.add(outcome)):
             self._window.release()
         if outcome.reused:
             self._progress = self._progress.model_copy(update={"reused": self._progress.reused + 1})
             self._show(log)
-            return
+            return True
         asked = self._progress.asked + 1
         self._progress = self._progress.model_copy(update={"asked": asked})
         self._answered = self._answered or outcome.error is None
@@ -202,6 +203,7 @@ class BatchRun:
             if not self._answered and asked >= HOPELESS_ROWS and outcome.error.startswith("engine."):
                 raise FailedError("batch.hopeless", rows=asked, problem=_error_of(outcome))
         self._show(log)
+        return True
 
     def _tell(self, outcome: RowOutcome, log: ResultLog) -> None:
         if log.errors().get(outcome.error or "", 0) <= _TOLD_ROWS:

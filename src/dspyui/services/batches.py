@@ -54,6 +54,9 @@ class BatchChanges(Frozen):
         Raises BadRequestError for an output that ends in no format.
         """
         given = self.model_dump(exclude_unset=True)
+        for name in ("output", "format"):
+            if given.get(name) is None:
+                given.pop(name, None)  # said to be nothing, as it is when nothing is said
         output = spec.output if self.output is None else _absolute_path(self.output)
         is_own = output == spec.output
         if not is_own:

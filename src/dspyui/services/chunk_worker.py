@@ -1,25 +1,29 @@
 """Helping with batches that machines share: take a chunk of rows, ask them, bring the answers back."""
 
+import json
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
+from dspyui import __version__
 from dspyui.domain.base import Notice
 from dspyui.domain.batches import InputRow
 from dspyui.domain.engine import Ask, CallGate, Engine
 from dspyui.domain.sharing import Answer, Chunk, SharedBatch, SharedRow, WorkerSeat
 from dspyui.domain.traces import Trace
-from dspyui.errors import UnavailableError
+from dspyui.errors import FailedError, UnavailableError
 from dspyui.services.batch_rows import RowAsker, Tracing
 from dspyui.services.shared_gate import SharedGate
 
 # How often a worker says that it is alive and looks for work, in seconds; and how soon when it has just found some.
 LOOK_SECONDS: Final = 0.5
 _SOON_SECONDS: Final = 0.05
+# What a model's server answers to a machine that it does not serve, or that cannot reach it.
+_NO_WAY: Final = frozenset({"engine.transport", "engine.timeout", "engine.server", "engine.not_found"})
 # An answer that was paid for is offered to a database that is away for so long, in seconds.
 PATIENCE_SECONDS: Final = 600.0
 
@@ -61,7 +65,13 @@ class Help:
     stack: ExitStack
     closed: threading.Event = field(default_factory=threading.Event)
     problem: BaseException | None = None
-    chunks: dict[int, threading.Thread] = field(default_factory=dict)
+    has_answered: bool = False
+    chunks: dict[int, tuple[Chunk, threading.Thread]] = field(default_factory=dict)
+
+    def at_work(self) -> list[Chunk]:
+        """The chunks whose threads run."""
+        self.chunks = {number: held for number, held in self.chunks.items() if held[1].is_alive()}
+        return [chunk for chunk, _thread in self.chunks.values()]
 
     def close(self) -> None:
         """Ask nothing more; what is under way comes to its end."""
@@ -107,7 +117,11 @@ class ChunkWorker:
                 stop.wait(_SOON_SECONDS if found else LOOK_SECONDS)
         finally:
             self._stopping.set()
+            for help_ in self._helps.values():
+                help_.close()
             for help_ in list(self._helps.values()):
+                for _chunk, thread in help_.chunks.values():
+                    thread.join()
                 self._end(help_)
 
     def _look(self) -> bool:
@@ -115,8 +129,7 @@ class ChunkWorker:
         try:
             self._seat.check_in()
             wanted = [one for one in self._seat.wanted() if self._only in {None, one}]
-            for help_ in [one for one in self._helps.values() if one.batch.id not in wanted or one.problem]:
-                self._end(help_)
+            self._end_unwanted(wanted)
             for help_ in self._helps.values():
                 help_.gate.refresh()
             found = [self._claim(batch_id) for batch_id in wanted if batch_id not in self._declined]
@@ -130,25 +143,27 @@ class ChunkWorker:
         self._away = False
         return any(found)
 
+    def _end_unwanted(self, wanted: Sequence[str]) -> None:
+        """Ask nothing more of them; what is under way ends by itself, and holds up no other batch meanwhile."""
+        for help_ in [one for one in self._helps.values() if one.batch.id not in wanted or one.problem]:
+            help_.close()
+            if not help_.at_work():
+                self._end(help_)
+
     def _claim(self, batch_id: str) -> bool:
         help_ = self._helps.get(batch_id) or self._begin(batch_id)
-        if help_ is None or not self._has_room(help_):
+        if help_ is None or help_.closed.is_set():
             return False
-        if (chunk := self._seat.claim(batch_id)) is None:
+        room = self._calls - sum(chunk.calls for one in self._helps.values() for chunk in one.at_work())
+        if room <= 0:
+            return False
+        held = [chunk.number for chunk in help_.at_work()]
+        if (chunk := self._seat.claim(batch_id, held=held, calls=room)) is None:
             return False
         thread = threading.Thread(target=self._work, args=(help_, chunk), name=f"chunk-{chunk.number}")
-        help_.chunks[chunk.number] = thread
+        help_.chunks[chunk.number] = (chunk, thread)
         thread.start()
         return True
-
-    def _has_room(self, help_: Help) -> bool:
-        used = 0
-        for one in self._helps.values():
-            alive = {number: thread for number, thread in one.chunks.items() if thread.is_alive()}
-            one.chunks = alive
-            used += len(alive) * max(one.batch.slots)
-        # A batch of many calls a chunk is helped with by a small worker too.
-        return used == 0 or used + max(help_.batch.slots) <= self._calls
 
     def _begin(self, batch_id: str) -> Help | None:
         """Set up for a batch; None when it is gone, or cannot be helped with from here."""
@@ -158,6 +173,7 @@ class ChunkWorker:
                 return None
             help_ = self._set_up(batch, stack)
         except UnavailableError:
+            stack.close()
             raise
         except Exception as exc:  # noqa: BLE001 - whatever it is, this worker outlives it and says why it does not help
             stack.close()
@@ -168,6 +184,8 @@ class ChunkWorker:
         return help_
 
     def _set_up(self, batch: SharedBatch, stack: ExitStack) -> Help:
+        if batch.made_by != __version__:
+            raise FailedError("sharing.version", found=batch.made_by, own=__version__)
         gate, traces = SharedGate(self._seat, batch), TraceCatcher()
         engine = stack.enter_context(self._make_engine(batch, gate))
         ask = stack.enter_context(engine.asking(engine.load(batch.model.program)))
@@ -184,9 +202,7 @@ class ChunkWorker:
         return Help(batch, gate, asker, ask, traces, stack)
 
     def _end(self, help_: Help) -> None:
-        help_.close()
-        for thread in help_.chunks.values():
-            thread.join()
+        """Let go of what was set up; its threads have ended."""
         del self._helps[help_.batch.id]
         help_.stack.close()
         if help_.problem is not None:
@@ -195,26 +211,32 @@ class ChunkWorker:
     def _decline(self, batch_id: str, problem: BaseException) -> None:
         self._declined.add(batch_id)
         self._refused(batch_id, problem)
-        self._seat.withdraw(batch_id)
+        with suppress(UnavailableError):  # a helper that asks no more is soon counted no more
+            self._seat.withdraw(batch_id)
 
     def _work(self, help_: Help, chunk: Chunk) -> None:
         """A chunk, in a thread of its own."""
-        with ThreadPoolExecutor(max_workers=chunk.calls, thread_name_prefix="row") as pool:
-            done = all(list(pool.map(lambda row: self._one(help_, chunk, row), chunk.rows)))
-        self._patiently(lambda: self._seat.give_back(chunk, done=done))
-
-    def _one(self, help_: Help, chunk: Chunk, row: SharedRow) -> bool:
-        """Whether the row was answered and brought back."""
-        if help_.closed.is_set():
-            return False
+        done = False
         try:
-            outcome = help_.asker.asked(help_.ask, row.to_row())
+            with ThreadPoolExecutor(max_workers=chunk.calls, thread_name_prefix="row") as pool:
+                done = all(list(pool.map(lambda row: self._one(help_, chunk, row), chunk.rows)))
         except Exception as exc:  # noqa: BLE001 - this worker cannot go on with the batch, and says why
             help_.problem = help_.problem or exc
             help_.close()
+        finally:
+            self._patiently(lambda: self._seat.give_back(chunk, done=done))
+
+    def _one(self, help_: Help, chunk: Chunk, row: SharedRow) -> bool:
+        """Whether the row was answered and brought back. What it raises ends the help with the batch."""
+        if help_.closed.is_set():
             return False
-        if outcome.error is not None and help_.closed.is_set():
+        outcome = help_.asker.asked(help_.ask, row.to_row())
+        if help_.closed.is_set() and not outcome.is_whole(scored=help_.batch.spec.metric is not None):
             return False  # no mistake of the row's: another worker asks it
+        if self._only is None and outcome.error in _NO_WAY and not help_.has_answered:
+            # Nothing was ever heard of the model here: the row is for those that reach it.
+            raise FailedError("sharing.no_way", problem=str(json.loads(outcome.line)["_error"]))
+        help_.has_answered = help_.has_answered or outcome.error is None
         answer = Answer.of(outcome, help_.traces.pop())
         if not self._patiently(lambda: self._seat.answer(chunk, answer)):
             return False
@@ -223,7 +245,10 @@ class ChunkWorker:
         return True
 
     def _patiently(self, do: Callable[[], None]) -> bool:
-        """Do it, as often as it takes while the database is away; False when it was given up."""
+        """Do it, as often as it takes while the database is away; False when it was given up.
+
+        A worker that is told to stop tries once, and leaves the rest to the others.
+        """
         end = time.monotonic() + PATIENCE_SECONDS
         while True:
             try:

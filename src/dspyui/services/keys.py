@@ -45,6 +45,18 @@ class KeyRules:
             if variable := missing_key(lm, self.environment):
                 raise BadRequestError("lm.key_unset", variable=variable, role=role, model=lm.model)
 
+    def check_reach(self, lms: LMRoles) -> None:
+        """Raise BadRequestError for the first role whose server is on "this machine": on the one that asked, that is.
+
+        Unless this one's operator has named the same address.
+        """
+        for role, lm in lms.models().items():
+            if lm.api_base is None or self._allows(lm.api_base):
+                continue
+            host = urlsplit(lm.api_base).hostname or ""
+            if host == "localhost" or host.startswith("127.") or host in {"::1", "0.0.0.0"}:  # noqa: S104 - compared with
+                raise BadRequestError("sharing.loopback", role=role, address=lm.api_base)
+
     def _check_place(self, role: str, lm: ModelSpec) -> None:
         if lm.api_key_env and not is_key_name(lm.api_key_env):
             raise BadRequestError("lm.key_variable", variable=lm.api_key_env[:100], role=role)

@@ -25,6 +25,8 @@ class SharedGate:
         self._batch_id = batch.id
         self._limits = (spec.requests_per_minute, spec.tokens_per_minute)
         self._closed = threading.Event()
+        # One of this process's calls at a time asks the database, not each of them over a connection of its own.
+        self._asking = threading.Lock()
         # When a pause ends, by this process's own clock.
         self._paused_until = 0.0
         self._refusals = 0
@@ -88,7 +90,8 @@ class SharedGate:
     def _change(self, change: PaceChange) -> PaceState | None:
         """The new pace; None when it cannot be changed now."""
         try:
-            return self._note(self._seat.pace(self._batch_id, change))
+            with self._asking:
+                return self._note(self._seat.pace(self._batch_id, change))
         except UnavailableError:
             return None
 

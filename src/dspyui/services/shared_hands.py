@@ -3,9 +3,10 @@
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from typing import Final, TypeVar
 
+from dspyui import __version__
 from dspyui.domain.base import Notice
 from dspyui.domain.batches import InputRow
 from dspyui.domain.compiles import Usage
@@ -42,6 +43,7 @@ class SharedCrew:
         """See the protocol."""
         batch = SharedBatch(
             id=work.job_id,
+            made_by=__version__,
             total=work.total,
             spec=work.spec,
             model=work.model,
@@ -50,7 +52,9 @@ class SharedCrew:
             trace_share=work.tracing.share if work.tracing else None,
         )
         asker = work.asker(self._engine.score_tools())
-        with self._board.host(batch) as host, self._board.work("host") as seat:
+        with ExitStack() as stack:
+            host = _entered(stack, lambda: self._board.host(batch), work, desk)
+            seat = _entered(stack, lambda: self._board.work("host"), work, desk)
             self._hands = SharedHands(host, batch, work, asker, desk)
             worker = ChunkWorker(
                 seat,
@@ -184,6 +188,18 @@ class SharedHands:
                 self._patiently(lambda: self._host.hand_out(rows))
 
     def _collect(self) -> None:
+        try:
+            self._collect_until_over()
+        except UnavailableError:
+            # At the end nothing is missing, or the batch was given up: nobody waits for the database any more.
+            if not self._over.is_set():
+                raise
+        if self._desk.is_stopped():
+            # At once: the others ask nothing more, while what is under way here comes to its end.
+            with suppress(DSPyUIError):
+                self._host.leave()
+
+    def _collect_until_over(self) -> None:
         while not self._over.is_set():
             found = self._bring_home()
             with self._changed:
@@ -207,15 +223,16 @@ class SharedHands:
                 continue
             if answer.trace is not None and self._work.tracing is not None:
                 self._work.tracing.sink.write(answer.trace)
+            if not self._desk.put(answer.to_outcome()):
+                continue
             with self._changed:
+                # Before it is said to be kept: what breaks in between must not put it a second time.
+                self._out.discard(answer.index)
                 self._usage += answer.usage
-            self._desk.put(answer.to_outcome())
+                self._changed.notify_all()
             kept.append(answer.index)
         if kept:
             self._patiently(lambda: self._host.kept(kept))
-            with self._changed:
-                self._out.difference_update(kept)
-                self._changed.notify_all()
         return bool(kept)
 
     def _check_in(self) -> None:
@@ -234,7 +251,7 @@ class SharedHands:
             try:
                 found = do()
             except UnavailableError as exc:
-                if time.monotonic() > end or self._desk.is_stopped():
+                if time.monotonic() > end or self._over.is_set() or self._desk.is_stopped():
                     raise
                 if not told:
                     self._work.tell(
@@ -248,3 +265,22 @@ class SharedHands:
             if told:
                 self._work.tell("batch.database_back", {})
             return found
+
+
+def _entered(
+    stack: ExitStack, make: Callable[[], AbstractContextManager[T]], work: BatchWork, desk: Desk
+) -> T:
+    """Enter it, as soon as the database is there: after the start of a machine that may take a while."""
+    end, told = time.monotonic() + PATIENCE_SECONDS, False
+    while True:
+        try:
+            return stack.enter_context(make())
+        except UnavailableError as exc:
+            if time.monotonic() > end or desk.is_stopped():
+                raise
+            if not told:
+                work.tell(
+                    "batch.database_away", {"problem": str(exc.values.get("problem", exc))}, level="warning"
+                )
+            told = True
+            time.sleep(_AWAY_SECONDS)

@@ -3,7 +3,7 @@
 import json
 import secrets
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any, Final
@@ -18,7 +18,10 @@ from dspyui.errors import ConflictError
 
 # A host that died a moment ago may still be held for alive, when its whole machine went.
 _HOST_SECONDS: Final = 30.0
+# A helper that has not asked for so long, and has nothing, is busy with another batch.
+_IDLE_SECONDS: Final = 5.0
 # A batch whose job was deleted while the database was away, or whose machine never came back.
+_REMOVE: Final = "delete from dspyui.batches where id = :batch"
 _REMOVE_OLD: Final = """
   delete from dspyui.batches
   where created < now() - interval '30 days' and host not in (select key from dspyui.alive)
@@ -51,6 +54,8 @@ class PostgresBoard:
     @contextmanager
     def work(self, name: str) -> Iterator["PostgresWorker"]:
         """See the protocol."""
+        with self._database.begin():
+            pass  # what is wrong with the tables is said now, not when there is work
         lease = Lease(self._database, secrets.randbits(62))
         lease.renew()
         try:
@@ -61,7 +66,7 @@ class PostgresBoard:
     def forget(self, batch_id: str) -> None:
         """See the protocol."""
         with self._database.begin() as connection:
-            connection.execute(text("delete from dspyui.batches where id = :batch"), {"batch": batch_id})
+            connection.execute(text(_REMOVE), {"batch": batch_id})
 
     def close(self) -> None:
         """Let go of all connections."""
@@ -162,7 +167,8 @@ class PostgresHost:
 
     def check_in(self) -> None:
         """See the protocol."""
-        self._lease.renew()
+        if not self._lease.renew():
+            raise ConflictError("sharing.hosted", job_id=self._batch.id)
 
     def leave(self) -> None:
         """See the protocol."""
@@ -202,22 +208,33 @@ class PostgresWorker:
             ).scalar()
         return SharedBatch.model_validate_json(document) if document else None
 
-    def claim(self, batch_id: str) -> Chunk | None:
+    def claim(self, batch_id: str, *, held: Collection[int], calls: int) -> Chunk | None:
         """See the protocol."""
         with self._database.begin() as connection:
             if (slots := _locked_slots(connection, batch_id)) is None:
                 return None
-            _free_the_dead(connection, batch_id)
+            self._free(connection, batch_id, held)
             self._join(connection, batch_id)
             if (slot := self._free_slot(connection, batch_id, len(slots))) is None:
                 return None
-            return self._take(connection, batch_id, slot, slots[slot])
+            return self._take(connection, batch_id, slot, min(slots[slot], calls), held)
+
+    def _free(self, connection: Connection, batch_id: str, held: Collection[int]) -> None:
+        """What the dead had, and what the database takes for this worker's, whose claim it never heard of."""
+        connection.execute(
+            text(
+                "update dspyui.chunks set worker = null, slot = null, claim = null"
+                " where batch = :batch and worker is not null and not done and"
+                " (worker not in (select key from dspyui.alive) or (worker = :worker and number <> all(:held)))"
+            ),
+            {"batch": batch_id, "worker": self._lease.key, "held": list(held)},
+        )
 
     def _join(self, connection: Connection, batch_id: str) -> None:
         connection.execute(
             text(
-                "insert into dspyui.helpers (batch, worker, name) values (:batch, :worker, :name)"
-                " on conflict do nothing"
+                "insert into dspyui.helpers (batch, worker, name, asked) values (:batch, :worker, :name, now())"
+                " on conflict (batch, worker) do update set asked = now()"
             ),
             {"batch": batch_id, "worker": self._lease.key, "name": self._name},
         )
@@ -232,9 +249,13 @@ class PostgresWorker:
         ).all()
         helpers = connection.execute(
             text(
-                "select count(*) from dspyui.helpers where batch = :batch and worker in (select key from dspyui.alive)"
+                "select count(*) from dspyui.helpers h"
+                " where h.batch = :batch and h.worker in (select key from dspyui.alive)"
+                # One that is busy elsewhere keeps nothing from the others.
+                " and (h.asked > now() - make_interval(secs => :seconds) or exists (select 1 from dspyui.chunks c"
+                " where c.batch = h.batch and c.worker = h.worker and not c.done))"
             ),
-            {"batch": batch_id},
+            {"batch": batch_id, "seconds": _IDLE_SECONDS},
         ).scalar_one()
         mine = sum(worker == self._lease.key for _, worker in taken)
         if mine >= -(-slots // max(1, helpers)):
@@ -242,14 +263,19 @@ class PostgresWorker:
         used = {slot for slot, _ in taken}
         return next((slot for slot in range(slots) if slot not in used), None)
 
-    def _take(self, connection: Connection, batch_id: str, slot: int, calls: int) -> Chunk | None:
+    def _take(
+        self, connection: Connection, batch_id: str, slot: int, calls: int, held: Collection[int]
+    ) -> Chunk | None:
+        claim = secrets.token_hex(8)
         found = connection.execute(
             text(
-                "update dspyui.chunks set worker = :worker, slot = :slot where batch = :batch and number ="
-                " (select min(number) from dspyui.chunks where batch = :batch and worker is null and not done)"
+                "update dspyui.chunks set worker = :worker, slot = :slot, claim = :claim"
+                " where batch = :batch and number = (select min(number) from dspyui.chunks"
+                # Others may have freed one, while the database was away, on which this worker still works.
+                " where batch = :batch and worker is null and not done and number <> all(:held))"
                 " returning number, rows"
             ),
-            {"batch": batch_id, "worker": self._lease.key, "slot": slot},
+            {"batch": batch_id, "worker": self._lease.key, "slot": slot, "claim": claim, "held": list(held)},
         ).first()
         if found is None:
             return None
@@ -261,7 +287,7 @@ class PostgresWorker:
             ).scalars()
         )
         left = tuple(row for row in _rows(rows) if row.index not in answered)
-        return Chunk(batch_id=batch_id, number=number, calls=calls, rows=left)
+        return Chunk(batch_id=batch_id, number=number, claim=claim, calls=calls, rows=left)
 
     def answer(self, chunk: Chunk, answer: Answer) -> None:
         """See the protocol."""
@@ -271,13 +297,15 @@ class PostgresWorker:
                     "insert into dspyui.answers (batch, chunk, index, document)"
                     " select :batch, :chunk, :index, :document where exists"
                     " (select 1 from dspyui.chunks where batch = :batch and number = :chunk for key share)"
-                    " on conflict do nothing"
+                    # The host has had an answer once, and asks again: it has lost it.
+                    " on conflict (batch, index) do update set chunk = excluded.chunk,"
+                    " document = excluded.document, kept = false where answers.kept"
                 ),
                 {
                     "batch": chunk.batch_id,
                     "chunk": chunk.number,
                     "index": answer.index,
-                    "document": _dump(answer.model_dump()),
+                    "document": _document(answer),
                 },
             )
 
@@ -286,15 +314,10 @@ class PostgresWorker:
         with self._database.begin() as connection:
             connection.execute(
                 text(
-                    "update dspyui.chunks set done = :done, worker = null, slot = null"
-                    " where batch = :batch and number = :number and worker = :worker"
+                    "update dspyui.chunks set done = :done, worker = null, slot = null, claim = null"
+                    " where batch = :batch and number = :number and claim = :claim"
                 ),
-                {
-                    "batch": chunk.batch_id,
-                    "number": chunk.number,
-                    "worker": self._lease.key,
-                    "done": done,
-                },
+                {"batch": chunk.batch_id, "number": chunk.number, "claim": chunk.claim, "done": done},
             )
 
     def withdraw(self, batch_id: str) -> None:
@@ -311,7 +334,7 @@ class PostgresWorker:
             found = connection.execute(
                 text(
                     "select at, requests, tokens, paused_until, refusals from dspyui.batches"
-                    " where id = :batch for update"
+                    " where id = :batch for no key update"
                 ),
                 {"batch": batch_id},
             ).first()
@@ -333,23 +356,21 @@ class PostgresWorker:
 def _locked_slots(connection: Connection, batch_id: str) -> tuple[int, ...] | None:
     """The batch's slots, with its row locked: who claims goes one after the other."""
     document = connection.execute(
-        text("select document from dspyui.batches where id = :batch for update"), {"batch": batch_id}
+        text("select document from dspyui.batches where id = :batch for no key update"), {"batch": batch_id}
     ).scalar()
     return SharedBatch.model_validate_json(document).slots if document else None
 
 
-def _free_the_dead(connection: Connection, batch_id: str) -> None:
-    connection.execute(
-        text(
-            "update dspyui.chunks set worker = null, slot = null where batch = :batch and worker is not null"
-            " and not done and worker not in (select key from dspyui.alive)"
-        ),
-        {"batch": batch_id},
-    )
-
-
 def _rows(document: str) -> list[SharedRow]:
     return [SharedRow.model_validate(row) for row in json.loads(document)]
+
+
+def _document(answer: Answer) -> str:
+    """The answer as it travels; without its trace when that holds what JSON cannot."""
+    try:
+        return _dump(answer.model_dump())
+    except (TypeError, ValueError):
+        return _dump(answer.model_copy(update={"trace": None, "traced": False}).model_dump())
 
 
 def _dump(value: Any) -> str:

@@ -13,10 +13,11 @@ from typing import Final
 
 from pydantic import SecretStr
 from sqlalchemy import URL, Connection, Engine, create_engine, make_url, text
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, InterfaceError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.pool import NullPool
 
-from dspyui.errors import BadRequestError, UnavailableError
+from dspyui.errors import BadRequestError, FailedError, UnavailableError
 
 # The layout of the tables; one that is newer belongs to a newer DSPyUI.
 LAYOUT: Final = 1
@@ -27,8 +28,13 @@ _CONNECT: Final = {
     "keepalives_idle": 5,
     "keepalives_interval": 5,
     "keepalives_count": 3,
-    "options": "-c tcp_keepalives_idle=5 -c tcp_keepalives_interval=5 -c tcp_keepalives_count=3",
+    # Keepalives find out an idle connection, this one that waits for something to arrive. In milliseconds.
+    "tcp_user_timeout": 20_000,
+    "options": "-c tcp_keepalives_idle=5 -c tcp_keepalives_interval=5 -c tcp_keepalives_count=3"
+    " -c tcp_user_timeout=20000",
 }
+# Calls wait in this process for their turn, not in the database with a connection each.
+_POOL: Final = {"pool_size": 4, "max_overflow": 12}
 _MAKE_KEY: Final = 0x0D5B_AB1E
 
 # `alive` holds the keys of the advisory locks that are held in this database.
@@ -42,11 +48,11 @@ create table if not exists dspyui.batches (
 );
 create table if not exists dspyui.helpers (
   batch text not null references dspyui.batches on delete cascade, worker bigint not null, name text not null,
-  primary key (batch, worker)
+  asked timestamptz not null, primary key (batch, worker)
 );
 create table if not exists dspyui.chunks (
   batch text not null references dspyui.batches on delete cascade, number int not null, rows text not null,
-  worker bigint, slot int, done boolean not null default false,
+  worker bigint, slot int, claim text, done boolean not null default false,
   primary key (batch, number)
 );
 create table if not exists dspyui.answers (
@@ -79,7 +85,7 @@ class Database:
 
     @contextmanager
     def begin(self) -> Iterator[Connection]:
-        """A transaction. Raises UnavailableError."""
+        """A transaction. Raises UnavailableError, and FailedError when the database refuses what is asked of it."""
         with mapped(self._url):
             pool = self._made()
             with pool.begin() as connection:
@@ -105,9 +111,7 @@ class Database:
     def _made(self) -> Engine:
         with self._lock:
             if self._pool is None:
-                pool = create_engine(
-                    self._url, connect_args=_CONNECT, pool_pre_ping=True, pool_size=8, max_overflow=64
-                )
+                pool = create_engine(self._url, connect_args=_CONNECT, pool_pre_ping=True, **_POOL)
                 try:
                     _make_tables(pool)
                 except BaseException:
@@ -127,28 +131,44 @@ def _with_driver(address: str) -> URL:
 
 def _make_tables(pool: Engine) -> None:
     with pool.begin() as connection:
+        # Made once, and by their owner: where they are, nothing of others is locked, and no more right is needed.
+        if connection.execute(text("select to_regclass('dspyui.layout')")).scalar() is not None:
+            _check_layout(connection)
+            return
         # Two who start at once would both find nothing there.
         connection.execute(text("select pg_advisory_xact_lock(:key)"), {"key": _MAKE_KEY})
         for statement in _TABLES.strip().split(";\n"):
             connection.execute(text(statement))
-        newest = connection.execute(text("select max(number) from dspyui.layout")).scalar()
-        if newest is None:
-            connection.execute(text("insert into dspyui.layout values (:number)"), {"number": LAYOUT})
-        elif newest != LAYOUT:
-            raise UnavailableError("sharing.layout", found=newest, known=LAYOUT)
+        statement = "insert into dspyui.layout values (:number) on conflict do nothing"
+        connection.execute(text(statement), {"number": LAYOUT})
+        _check_layout(connection)
+
+
+def _check_layout(connection: Connection) -> None:
+    found = connection.execute(text("select max(number) from dspyui.layout")).scalar()
+    if found != LAYOUT:
+        raise FailedError("sharing.layout", found=found, known=LAYOUT)
 
 
 @contextmanager
 def mapped(url: URL) -> Iterator[None]:
-    """Foreign errors become UnavailableError, with PostgreSQL's own words and no password."""
+    """Foreign errors become ours, with PostgreSQL's own words and no password.
+
+    UnavailableError when it does not answer, and asking again may help; FailedError when it refuses.
+    """
     try:
         yield
-    except (SQLAlchemyError, OSError) as exc:
-        cause = getattr(exc, "orig", None) or exc
-        words = str(cause).strip().splitlines()
-        problem = words[0] if words else type(cause).__name__
-        where = url.render_as_string(hide_password=True)
-        raise UnavailableError("sharing.database", address=where, problem=problem) from exc
+    except (OperationalError, InterfaceError, PoolTimeoutError, OSError) as exc:
+        raise UnavailableError("sharing.database", **_said(url, exc)) from exc
+    except SQLAlchemyError as exc:
+        raise FailedError("sharing.refused", **_said(url, exc)) from exc
+
+
+def _said(url: URL, exc: Exception) -> dict[str, str]:
+    cause = getattr(exc, "orig", None) or exc
+    words = str(cause).strip().splitlines()
+    problem = words[0] if words else type(cause).__name__
+    return {"address": url.render_as_string(hide_password=True), "problem": problem}
 
 
 class Lease:
