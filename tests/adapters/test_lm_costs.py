@@ -47,6 +47,17 @@ def test_calls_are_priced_by_the_list_and_cache_hits_are_free(engine):
     assert used.cost > 0
 
 
+def test_a_hit_counts_for_the_engine_that_has_asked(engine):
+    """A worker has one for each batch it helps with; DSPy has one cache for all."""
+    with FakeOpenAI(reply) as server:
+        first, second = engine(server), engine(server)
+        live = first.build(program())
+        for _ in range(2):
+            first.predict(live, {"message": "My lamp broke."}, tags={})
+    assert (first.usage().lm_calls, first.usage().lm_cache_hits) == (1, 1)
+    assert second.usage() == Usage()
+
+
 def test_a_model_that_is_not_listed_is_looked_for_once(engine):
     """Where DSPy looks it up; it does so twice a call, and reads the whole list each time."""
     lms._info.cache_clear()

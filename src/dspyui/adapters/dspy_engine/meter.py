@@ -247,5 +247,7 @@ class MeteredCache(Cache):
     def get(self, request: dict[str, Any], ignored_args_for_cache_key: list[str] | None = None) -> Any:
         found = super().get(request, ignored_args_for_cache_key)
         if found is not None:
-            self._meter.cache_hit()
+            # DSPy has one cache for all: where two engines stand in a process, the call says whose it is.
+            tracker = dspy.settings.usage_tracker
+            (tracker if isinstance(tracker, Meter) else self._meter).cache_hit()
         return found
