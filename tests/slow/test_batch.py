@@ -34,7 +34,8 @@ KEYS = {
     "job_id", "run_id", "run_url", "record", "status", "phase", "started_at",
     "seconds_left", "total_rows", "success_count", "error_count", "reused",
     "errors", "tokens", "input_tokens", "output_tokens", "cost", "rows_per_second", "latency_ms_mean",
-    "latency_ms_p95", "lm_cache_hits", "score", "score_ci_low", "score_ci_high", "scored_rows", "traces_logged", "traces_lost", "traces_waiting",
+    "latency_ms_p95", "lm_cache_hits", "score", "score_ci_low", "score_ci_high", "scored_rows",
+    "traces_logged", "traces_lost", "traces_waiting",
     "output",
 }  # fmt: skip
 
