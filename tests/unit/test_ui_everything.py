@@ -1,6 +1,7 @@
 """One Run that uses every new thing at once, loaded into the form: what is compiled again is what was compiled."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -128,7 +129,10 @@ async def test_what_needs_an_embedder_starts_from_the_form_with_the_bundled_one(
     # Without an embedder DSPy cannot run it: the form says so, and nothing starts.
     await until(sees(user, marker="form-problem-0"))
     assert "embed" in words(user, "form-problem-0")
+    shown: list[str] = []
+    user.javascript_rules[re.compile(".*form-problem-0.*", re.DOTALL)] = lambda found: shown.append(found[0])
     user.find(marker="compile").click()
+    await until(lambda: shown)
     element(user, "lm-embedder-own").set_value(True)  # type: ignore[attr-defined]
     await until(sees(user, marker="lm-embedder-model"))
     user.find(marker="lm-embedder-model").clear().type("local/smollm2-135m")
