@@ -37,18 +37,22 @@ def running(tmp_path, mlflow_address):
         yield made
 
 
+def choose_program(page, path):
+    """Upload a program's file in the form."""
+    # What is there to choose from is drawn anew when MLflow is found.
+    expect(page.get_by_test_id("choose-version")).to_be_enabled(timeout=60_000)
+    page.get_by_test_id("choose-file").click()
+    page.get_by_test_id("choose-upload").locator("input[type=file]").set_input_files(str(path))
+    expect(page.get_by_test_id("choose-uploaded")).to_contain_text(path.name)
+
+
 @pytest.mark.timeout(300)
 def test_a_batch_from_the_form_to_the_download(tmp_path, running, lm, mlflow_address, open_page):
     fake, bad = lm
     (tmp_path / "things.json").write_text(program(fake.base_url).to_json())
     rows = write_rows(tmp_path / "rows.jsonl", ROWS)
     page = open_page(f"http://127.0.0.1:{running.port}", "/batch?lang=en").page
-    # What is there to choose from is drawn anew when MLflow is found.
-    expect(page.get_by_test_id("choose-version")).to_be_enabled(timeout=60_000)
-    page.get_by_test_id("choose-file").click()
-    upload = page.get_by_test_id("choose-upload").locator("input[type=file]")
-    upload.set_input_files(str(tmp_path / "things.json"))
-    expect(page.get_by_test_id("choose-uploaded")).to_contain_text("things.json")
+    choose_program(page, tmp_path / "things.json")
     page.get_by_test_id("batch-upload").locator("input[type=file]").set_input_files(str(rows))
     expect(page.get_by_text("Data set: rows.jsonl")).to_be_visible()
     page.get_by_test_id("batch-try").click()
@@ -100,7 +104,7 @@ def test_a_running_batch_is_cancelled_and_taken_up_again(tmp_path, running, lm, 
     (tmp_path / "things.json").write_text(program(fake.base_url).to_json())
     rows = write_rows(tmp_path / "rows.jsonl", ROWS)
     page = open_page(f"http://127.0.0.1:{running.port}", "/batch?lang=en").page
-    page.get_by_test_id("batch-model").fill(str(tmp_path / "things.json"))
+    choose_program(page, tmp_path / "things.json")
     page.get_by_test_id("batch-path").fill(str(rows))
     page.get_by_test_id("batch-start").click()
     page.wait_for_url(re.compile(r"/batch/\d{8}-\d{6}-[0-9a-f]{8}$"))
