@@ -205,9 +205,11 @@ def test_a_trace_that_json_cannot_hold_costs_the_trace_and_not_the_answer(board,
         end_ns=1,
         inputs={(1, 2): "a tuple"},
     )
-    worker.answer(chunk, answer(0, trace=Trace(trace_id="f" * 32, spans=(span,))))
+    line = '{"product": "x", "_trace_id": "tr-f"}'
+    worker.answer(chunk, answer(0, trace=Trace(trace_id="f" * 32, spans=(span,)), line=line))
     (given,) = host.answers(10)
-    assert (given.trace, given.traced, given.line) == (None, False, '{"product": "x"}')
+    assert (given.trace, given.traced) == (None, False)
+    assert given.line == '{"product": "x", "_trace_id": null}'
 
 
 def test_what_a_dead_worker_had_is_taken_over_without_what_it_had_answered(board, stack):

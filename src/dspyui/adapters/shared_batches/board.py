@@ -370,7 +370,12 @@ def _document(answer: Answer) -> str:
     try:
         return _dump(answer.model_dump())
     except (TypeError, ValueError):
-        return _dump(answer.model_copy(update={"trace": None, "traced": False}).model_dump())
+        # The line must not name a trace that will never be there.
+        line = json.loads(answer.line)
+        if "_trace_id" in line:
+            line["_trace_id"] = None
+        lacking = {"trace": None, "traced": False, "line": json.dumps(line, ensure_ascii=False)}
+        return _dump(answer.model_copy(update=lacking).model_dump())
 
 
 def _dump(value: Any) -> str:
